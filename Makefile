@@ -1,0 +1,141 @@
+# regimegate. `make` alone lists what can be done. It needs Python 3.11 and make, nothing else: every tool it uses
+# is installed from the lock files into .venv, a folder inside this checkout.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+# The first of these that is really Python 3.11 (a pyenv shim of that name may exist and still answer "not installed").
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# --no-compile saves a third of the time: Python compiles what it really uses, once, when it is first used.
+# -qq: no warnings about this machine's own pip settings between our sentences; errors are still printed.
+PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input --no-compile
+
+# A virtual environment works only in the folder it was made for and with the Python it was made from. If the checkout
+# was copied or moved, or Python was replaced, this is empty and the environment is made anew.
+VENV_OK := $(shell [ "$$(cat $(VENV)/.made-in 2>/dev/null)" = "$$PWD" ] && $(PY) -c '' 2>/dev/null && echo yes)
+ifneq ($(VENV_OK),yes)
+$(VENV)/.made-in: FORCE
+endif
+
+# How many tests run at once (0: in this process, needed for a debugger), and what else to say to pytest:
+# make unit JOBS=0 ARGS='-k adwin -x'
+JOBS ?= 2
+ARGS ?=
+PYTEST = $(PY) -m pytest -n $(JOBS)
+COVERAGE = --cov --cov-report=term
+
+.PHONY: help
+help: ## List what can be done (this is also what `make` alone does)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# --- install -----------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.stamp-project ## Install everything it takes to run into .venv (half a minute; at once if nothing changed)
+	@echo "Ready: $(VENV)/bin/regime --help"
+
+.PHONY: setup-dev
+setup-dev: $(VENV)/.stamp-dev ## The same, and the tools that check and test the code
+
+.PHONY: FORCE
+FORCE:
+
+$(VENV)/.made-in:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "regimegate needs Python 3.11, and neither python3.11 nor python3 on this machine is that version." >&2; \
+		echo "Install it (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name one: make setup PYTHON=/path/to/python3.11" >&2; \
+		exit 1; fi
+	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+		echo "regimegate needs Python 3.11; $(PYTHON) is not that version." >&2; exit 1; fi
+	@if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$(PYTHON) has no venv module, so the environment cannot be made (Debian, Ubuntu: apt install python3.11-venv)." >&2; exit 1; fi
+	@echo "Making $(VENV) with $(PYTHON) ..."
+	@rm -rf $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
+	@echo "$$PWD" > $@
+
+$(VENV)/.stamp-runtime: requirements.lock $(VENV)/.made-in
+	@echo "Installing the locked packages (about 190 MB to fetch the first time) ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock
+	@touch $@
+
+# pyproject.toml too: it holds the version and the name of the command.
+$(VENV)/.stamp-project: pyproject.toml $(VENV)/.stamp-runtime
+	@$(PIP_INSTALL) --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp-project
+	@echo "Installing the locked tools for checks and tests ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# --- use ---------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## Start the service with a made market and show it at work (ONCE=1: one round, then stop)
+	@$(VENV)/bin/regime demo $(if $(ONCE),--once)
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+# One thread each: the tests already use every core, and sums must not depend on how many there are.
+test unit bench: export OMP_NUM_THREADS = 1
+test unit bench: export OPENBLAS_NUM_THREADS = 1
+test unit bench: export MPLBACKEND = Agg
+
+.PHONY: test
+test: setup lint ## Everything that must be right before a change goes in: lint, then the tests with their coverage
+	@rm -f .coverage .coverage.*
+	$(PYTEST) $(COVERAGE) $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.stamp-dev ## Style, types and who may import whom; runs no test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: format
+format: $(VENV)/.stamp-dev ## Put the code into the one style, and mend what can be mended by machine
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+.PHONY: unit
+unit: $(VENV)/.stamp-dev ## The tests alone, without coverage (JOBS=0 ARGS='-k adwin -x' for a few, in one process)
+	$(PYTEST) $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.stamp-dev ## The benchmarks in tests/bench
+	$(PY) -m pytest tests/bench -s $(ARGS)
+
+# --- look after --------------------------------------------------------------------------------------------------
+
+# uv is used here only, in an environment of its own. Versions already locked stay as they are unless UPGRADE=1.
+COMPILE = .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-header --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock
+lock: ## Choose the exact versions anew after a change in pyproject.toml (UPGRADE=1: the newest of everything)
+	@[ -n "$(PYTHON)" ] || { echo "Locking needs Python 3.11, as make setup does." >&2; exit 1; }
+	@[ -x .venv-lock/bin/uv ] || { "$(PYTHON)" -m venv .venv-lock && .venv-lock/bin/pip install -qq --disable-pip-version-check uv; }
+	@$(COMPILE) --group build --group dev --output-file requirements-dev.lock >/dev/null
+	@$(COMPILE) --group build --constraints requirements-dev.lock --output-file requirements.lock >/dev/null
+	@sed -i.old '/^    #   -c requirements-dev.lock$$/d' requirements.lock && rm requirements.lock.old
+	@for f in requirements.lock requirements-dev.lock; do \
+		{ echo "# Written by 'make lock' from pyproject.toml; not by hand."; grep -v "^# Written by" $$f; } > $$f.new && mv $$f.new $$f; done
+	@if grep -nHE 'https?://|index-url|find-links|file:' requirements.lock requirements-dev.lock || grep -nHF "$$PWD" requirements.lock requirements-dev.lock; then \
+		echo "The lines above name an address or a folder of this machine; a lock file must not. Nothing was undone: take them out." >&2; exit 1; fi
+	@echo "Locked: $$(grep -c '^[a-z]' requirements.lock) packages to run, $$(grep -c '^[a-z]' requirements-dev.lock) with the tools."
+
+.PHONY: clean
+clean: ## Remove what the checks and tests left behind (.venv and models/artifacts stay; to redo .venv, delete it)
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov dist build .venv-lock
+	@find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

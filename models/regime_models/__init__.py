@@ -1,0 +1,1 @@
+"""The workshop: makes, checks and stores the models, offline."""

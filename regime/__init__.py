@@ -1,0 +1,1 @@
+"""The pure core: turns events into decisions."""

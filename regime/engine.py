@@ -1,0 +1,525 @@
+"""The engine of one stream: events in, decisions out. Pure, deterministic, event time only.
+
+    engine.step(event) -> Step      the only way anything changes
+    engine.snapshot() -> bytes      everything step ever changed, as plain numbers and arrays; None if it cannot be had
+    engine.restore(bytes)           continue from there, bit for bit
+    engine.digest() -> str          equal digests: equal history, equal future
+
+Same events in the same order, same configuration: same decisions, whatever batches they came in. Time is what events
+say; a `Tick` says that time passed and nothing else happened. `next_change_ms` tells whoever feeds the engine when
+the next Tick is due.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from regime.config import DetectorConfig, EngineConfig, config_digest, exit_kind, ignored
+from regime.decision import Decision, Sides, decision_bytes
+from regime.detectors import Detector
+from regime.errors import CorruptionError, OperatorError, RegimeError
+from regime.events import (
+    SIDES,
+    AnyEvent,
+    Candle,
+    Command,
+    Equity,
+    ModelPromoted,
+    Observation,
+    Ohlcv,
+    Recalibrated,
+    Side,
+    StreamKey,
+    Tick,
+    Trade,
+    available_ms,
+)  # fmt: skip
+from regime.outcomes import Drawdown, Outcome
+from regime.plugins import load
+from regime.policy import PRESETS, Policy, Ruling, SideState
+from regime.reference import Reference
+from regime.rules import DataView, Evidence, View
+from regime.timeframe import timeframe_ms
+
+Floats = NDArray[np.float64]
+
+OUTCOMES_MAX = 500
+"""Outcomes remembered per side; the rules look at far fewer."""
+CANDLES_MAX = 64
+"""Candles remembered to compare two sources of the same candle."""
+SELF_REFERENCE_ROWS = 2016
+"""Rows (7 days of 5-minute candles) after which a stream without a reference is compared with its own beginning."""
+TOP_FEATURES = 10
+SNAPSHOT_VERSION = 1
+
+
+class Step(NamedTuple):
+    """What one event did: the answer after it, whether the answer changed, and whether the event came too late."""
+
+    decision: Decision
+    changed: bool
+    late: bool
+    before: Decision | None
+    """The answer before it; None for the first event of a stream."""
+
+
+class StreamState(msgspec.Struct, kw_only=True):
+    """Everything of a stream but its detectors: plain numbers, so that a snapshot is a plain encoding of it."""
+
+    clock_ms: int = 0
+    version: int = 0
+    observations: int = 0
+    late: int = 0
+    holes: int = 0
+    candles: int = 0
+    candle_differences: int = 0
+    last_ts_ms: int | None = None
+    features: tuple[str, ...] = ()
+    schema_source: str = ""
+    nullable: set[str] = set()
+    non_finite: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    error: str | None = None
+    reference_id: str | None = None
+    reference_version: str | None = None
+    reference_rows: int = 0
+    trained_until_ms: int | None = None
+    self_reference: bool = False
+    model_version: str | None = None
+    signals: dict[str, int] = {}
+    outcomes: dict[str, list[Outcome]] = {}
+    drawdown: Drawdown = msgspec.field(default_factory=Drawdown)
+    overrides: list[Command] = []
+    recent_candles: dict[int, Ohlcv] = {}
+    sides: dict[str, SideState] = msgspec.field(default_factory=lambda: {side: SideState() for side in SIDES})
+    told: Sides | None = None
+    computed: Sides | None = None
+    chain: str = ""
+    """Running SHA-256 over every decision that changed something: the history, not only the present."""
+
+
+class Engine:
+    """The engine of one stream.
+
+    Parameters
+    ----------
+    key
+        The stream.
+    config
+        What the user may turn; frozen.
+    references
+        Returns the sample of a `reference_id`; asked when a `Recalibrated` event comes in or a snapshot is restored.
+    """
+
+    def __init__(self, key: StreamKey, config: EngineConfig, references: Callable[[str], Reference]) -> None:
+        self.key = key
+        self._config = config
+        self._model = config.model(key.model)
+        self._references = references
+        self._timeframe_ms = timeframe_ms(key.timeframe)
+        self._policy = Policy(config, self._model)
+        self._policy_id = config_digest(config)[:16]
+        self._detectors = build_detectors(config)
+        self._reference: Reference | None = None
+        self._rows: list[Floats] = []
+        self._state = StreamState()
+        self._decision: Decision | None = None
+
+    # -- the one way in ----------------------------------------------------------------------------------------------
+
+    def step(self, event: AnyEvent) -> Step:
+        """Take one event and return the answer after it.
+
+        An observation older than the newest one is late: counted, not judged. An exception out of a detector or rule
+        ends in REDUCING with reason `engine-error`, the same in every replay of the same log.
+        """
+        state = self._state
+        if isinstance(event, Observation) and state.last_ts_ms is not None and event.ts_ms <= state.last_ts_ms:
+            state.late += 1
+            assert self._decision is not None  # There was an observation before this one.
+            return Step(self._decision, changed=False, late=True, before=self._decision)
+        before = self._decision
+        self._advance(event)
+        try:
+            self._apply(event)
+        except RegimeError:
+            raise  # The log or the set-up is at fault, not this event.
+        except Exception as error:
+            state.error = _in_words(error)
+        changed = self._judge(event)
+        assert self._decision is not None
+        return Step(self._decision, changed, late=False, before=before)
+
+    def next_change_ms(self) -> int | None:
+        """Return the earliest time at which the answer could change by time alone; None if never.
+
+        Always after the stream's own clock. Whoever feeds the engine sends a `Tick` for that moment.
+        """
+        state, times = self._state, []
+        if self._config.require_observations and self._data_until_ms() is not None:
+            until_ms = self._data_until_ms()
+            assert until_ms is not None
+            times.append(until_ms + self._config.stale_after * self._timeframe_ms)
+        times += [o.until_ms for o in state.overrides if o.until_ms is not None]
+        for side in state.sides.values():
+            due_ms = self._policy.next_change_ms(side, state.clock_ms, self._timeframe_ms)
+            if due_ms is not None:
+                times.append(due_ms)
+        return min((t for t in times if t > state.clock_ms), default=None)
+
+    # -- what an event does ------------------------------------------------------------------------------------------
+
+    def _advance(self, event: AnyEvent) -> None:
+        # On event time an operator's word is timeless: it must not age a stream whose data is older than the wall.
+        if isinstance(event, Command) and self._config.clock == "event":
+            return
+        at_ms = available_ms(event)
+        if at_ms is not None:
+            self._state.clock_ms = max(self._state.clock_ms, at_ms)
+
+    def _apply(self, event: AnyEvent) -> None:
+        match event:
+            case Observation():
+                self._observe(event)
+            case Candle():
+                self._candle(event.ts_ms, event.ohlcv(), own=False)
+            case Trade():
+                self._trade(event)
+            case Equity():
+                self._state.drawdown.on_equity(event)
+            case Command():
+                self._command(event)
+            case Recalibrated():
+                self._recalibrate(event)
+            case ModelPromoted():
+                self._state.model_version = event.model_version
+                if event.trained_until_ms is not None:
+                    self._state.trained_until_ms = event.trained_until_ms
+            case Tick():
+                pass
+
+    def _observe(self, event: Observation) -> None:
+        state = self._state
+        if state.last_ts_ms is not None:
+            state.holes += max(0, (event.ts_ms - state.last_ts_ms) // self._timeframe_ms - 1)
+        state.last_ts_ms = event.ts_ms
+        state.observations += 1
+        if event.candle is not None:
+            self._candle(event.ts_ms, event.candle, own=True)
+        self._count_signals(event)
+
+        features = {n: v for n, v in event.features.items() if not ignored(n, self._model.ignore_features)}
+        if not state.features and features:
+            state.features, state.schema_source = tuple(sorted(features)), "first observation"
+        known = set(state.features)
+        state.missing = tuple(name for name in state.features if name not in features)
+        state.extra = tuple(sorted(name for name in features if name not in known))
+        absent = [name for name in state.features if name in features and features[name] is None]
+        if self._reference is None and state.observations <= max(1, self._config.warmup_observations):
+            state.nullable.update(absent)
+        state.non_finite = tuple(name for name in absent if name not in state.nullable)
+
+        row = np.array(
+            [np.nan if (value := features.get(name)) is None else value for name in state.features], dtype=np.float64
+        )
+        if self._reference is not None:
+            for detector in self._detectors.values():
+                detector.update(row)
+        elif row.size:
+            self._rows.append(row)
+            if len(self._rows) >= SELF_REFERENCE_ROWS:
+                # Nobody gave a reference: the stream's own beginning has to do, and the answer says so.
+                state.self_reference = True
+                self._compare_with(Reference(state.features, np.array(self._rows)))
+                self._rows = []
+
+    def _count_signals(self, event: Observation) -> None:
+        if event.probabilities is None:
+            return
+        for side, probability in (("long", event.probabilities.long), ("short", event.probabilities.short)):
+            if probability is not None and probability >= self._model.entry:
+                self._state.signals[side] = self._state.signals.get(side, 0) + 1
+
+    def _candle(self, ts_ms: int, candle: Ohlcv, *, own: bool) -> None:
+        """Remember a candle; the observation's own one wins over a posted one, and a difference is counted."""
+        recent = self._state.recent_candles
+        before = recent.get(ts_ms)
+        if before is not None and before != candle:
+            self._state.candle_differences += 1
+        if before is None:
+            self._state.candles += 1
+        if before is None or own:
+            recent[ts_ms] = candle
+            while len(recent) > CANDLES_MAX:
+                del recent[min(recent)]
+
+    def _trade(self, event: Trade) -> None:
+        outcome = Outcome(
+            closed_ms=event.closed_ms,
+            profit_ratio=event.profit_ratio,
+            exit_kind=exit_kind(event.exit_reason, self._model.exit_reasons),
+            shadow=event.shadow,
+            entry_probability=event.entry_probability,
+        )
+        remembered = self._state.outcomes.setdefault(event.side, [])
+        remembered.append(outcome)
+        del remembered[:-OUTCOMES_MAX]
+        self._state.drawdown.on_trade(event)
+
+    def _command(self, event: Command) -> None:
+        others = [override for override in self._state.overrides if override.id != event.id]
+        self._state.overrides = [*others, event] if event.action == "set" else others
+
+    def _recalibrate(self, event: Recalibrated) -> None:
+        state = self._state
+        reference = self._references(event.reference_id)
+        kept = [name for name in reference.names if not ignored(name, self._model.ignore_features)]
+        state.reference_id, state.reference_version = event.reference_id, event.version
+        state.reference_rows = reference.rows
+        state.trained_until_ms = event.trained_until_ms
+        state.self_reference, state.error = False, None
+        state.features, state.schema_source = tuple(kept), "reference"
+        share = dict(zip(reference.names, reference.missing_share(), strict=True))
+        state.nullable = {name for name in kept if share[name] > 0}
+        # What the newest observation lacked was judged against another schema; the next one is judged against this.
+        state.missing, state.extra, state.non_finite = (), (), ()
+        self._rows = []
+        self._compare_with(reference.select(kept))
+
+    def _compare_with(self, reference: Reference) -> None:
+        self._reference = reference
+        for detector in self._detectors.values():
+            detector.reset(reference)
+
+    # -- the answer --------------------------------------------------------------------------------------------------
+
+    def _judge(self, event: AnyEvent) -> bool:
+        state = self._state
+        state.overrides = [o for o in state.overrides if o.until_ms is None or o.until_ms > state.clock_ms]
+        observed = isinstance(event, Observation if self._config.require_observations else Observation | Trade)
+        try:
+            rulings = self._rule_sides(observed=observed)
+        except Exception as error:
+            if state.error is not None:
+                raise  # Not even the fault could be voted: nothing safe can be said, and nothing is.
+            state.error = _in_words(error)
+            rulings = self._rule_sides(observed=observed)
+        told = Sides(long=rulings["long"].told, short=rulings["short"].told)
+        computed = Sides(long=rulings["long"].computed, short=rulings["short"].computed)
+        changed = told != state.told or (self._config.mode == "shadow" and computed != state.computed)
+        if changed:
+            state.version += 1
+        state.told, state.computed = told, computed
+        self._decision = self._make_decision()
+        if changed:
+            state.chain = hashlib.sha256(state.chain.encode() + decision_bytes(self._decision)).hexdigest()
+        return changed
+
+    def _make_decision(self) -> Decision:
+        state = self._state
+        assert state.told is not None
+        return Decision(
+            model=self.key.model, symbol=self.key.symbol, timeframe=self.key.timeframe, mode=self._config.mode,
+            version=state.version, as_of_ms=state.clock_ms, data_until_ms=self._data_until_ms(), regime=None,
+            sides=state.told, reference_id=state.reference_id, policy_id=self._policy_id,
+            computed=state.computed if self._config.mode == "shadow" else None,
+        )  # fmt: skip
+
+    def _rule_sides(self, *, observed: bool) -> dict[str, Ruling]:
+        evidence = () if self._state.error is not None else tuple(self.evidence())
+        return {side: self._rule(side, evidence, observed=observed) for side in SIDES}
+
+    def _rule(self, side: Side, evidence: tuple[Evidence, ...], *, observed: bool) -> Ruling:
+        state = self._state
+        view = View(
+            now_ms=state.clock_ms, timeframe_ms=self._timeframe_ms, side=side, model=self._model, data=self._data(),
+            evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())), drawdown_ratio=state.drawdown.ratio,
+            drawdown_source=state.drawdown.source, standing=None, standing_since_ms=None, lifted_ms=None,
+        )  # fmt: skip
+        overrides = [o for o in state.overrides if o.side in (None, side)]
+        return self._policy.decide(state.sides[side], view, overrides, observed=observed)
+
+    def _data(self) -> DataView:
+        state, config = self._state, self._config
+        return DataView(
+            observations=state.observations, reference_rows=state.reference_rows,
+            warmup_observations=config.warmup_observations, require_observations=config.require_observations,
+            data_until_ms=self._data_until_ms(), stale_after=config.stale_after, non_finite=state.non_finite,
+            missing=state.missing, extra=state.extra, extra_pauses=config.extra_features == "pause",
+            schema_source=state.schema_source, error=state.error,
+        )  # fmt: skip
+
+    def _data_until_ms(self) -> int | None:
+        return None if self._state.last_ts_ms is None else self._state.last_ts_ms + self._timeframe_ms
+
+    # -- what others may look at -------------------------------------------------------------------------------------
+
+    @property
+    def decision(self) -> Decision | None:
+        """The newest answer; None before the first event."""
+        return self._decision
+
+    @property
+    def state(self) -> StreamState:
+        """The stream's numbers, to read. Changing them breaks replay."""
+        return self._state
+
+    @property
+    def detectors(self) -> dict[str, Detector]:
+        """Detectors by kind, to read."""
+        return self._detectors
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Names of the features that detectors compare, in the order of `Detector.feature_statistics`."""
+        return () if self._reference is None else self._reference.names
+
+    def evidence(self) -> list[Evidence]:
+        """Return what each detector says now."""
+        found = []
+        for kind, detector in self._detectors.items():
+            if self._reference is None or not detector.warm:
+                found.append(Evidence(kind, float("nan"), float("nan"), warm=False, drift=False, top=()))
+                continue
+            top: tuple[tuple[str, float], ...] = ()
+            if detector.drift_detected:
+                top = top_features(self._reference.names, detector.feature_statistics)
+            found.append(
+                Evidence(
+                    kind, detector.statistic, detector.threshold, warm=True, drift=detector.drift_detected, top=top
+                )
+            )
+        return found
+
+    def continue_from(self, served: Decision) -> Decision | None:
+        """Make sure that the version never falls below one that was served already.
+
+        A log replayed under another configuration, or by another version of this program, may lead to another answer
+        in fewer steps. Then the answer gets a new version; it is returned, to be kept. None if nothing had to be done.
+        """
+        decision, state = self._decision, self._state
+        if decision is None or (decision.version, decision.policy_id) == (served.version, served.policy_id):
+            return None
+        state.version = max(state.version, served.version + 1)
+        self._decision = self._make_decision()
+        return self._decision
+
+    def inherit(self, drawdown: Drawdown) -> None:
+        """Take over the account's history of a model this stream joins later."""
+        self._state.drawdown = drawdown
+
+    # -- snapshot ----------------------------------------------------------------------------------------------------
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) over the state, the history of decisions and each detector's fingerprint."""
+        digest = hashlib.sha256(msgspec.msgpack.encode(self._state, order="deterministic"))
+        for row in self._rows:
+            digest.update(row.astype("<f8").tobytes())
+        for kind, detector in self._detectors.items():
+            digest.update(kind.encode())
+            digest.update(b"" if self._reference is None else detector.fingerprint())
+        return digest.hexdigest()
+
+    def snapshot(self) -> bytes | None:
+        """Return everything needed to continue, or None where a detector's state cannot be taken out without pickle
+        (river's own objects): such a stream restarts by replaying its log."""
+        detectors = {}
+        for kind, detector in self._detectors.items():
+            arrays = {} if self._reference is None else detector.state()
+            if arrays is None:
+                return None
+            detectors[kind] = {name: _pack(array) for name, array in arrays.items()}
+        own = self._reference if self._state.self_reference else None
+        body = {
+            "version": SNAPSHOT_VERSION,
+            "config": config_digest(self._config),
+            "key": list(self.key),
+            "state": msgspec.to_builtins(self._state, builtin_types=(bytes,)),
+            "rows": None if not self._rows else _pack(np.array(self._rows)),
+            "self_reference": None if own is None else own.to_bytes(),
+            "detectors": detectors,
+        }
+        return msgspec.msgpack.encode(body, order="deterministic")
+
+    def restore(self, raw: bytes) -> None:
+        """Continue from what `snapshot` returned, for the same stream under the same configuration.
+
+        Raises `CorruptionError` for anything else: another configuration restarts from the log instead.
+        """
+        try:
+            body = msgspec.msgpack.decode(raw)
+            if (body["version"], tuple(body["key"]), body["config"]) != (
+                SNAPSHOT_VERSION, tuple(self.key), config_digest(self._config),
+            ):  # fmt: skip
+                raise CorruptionError(f"a snapshot of {self.key} was made under another configuration or version")
+            state = msgspec.convert(body["state"], StreamState, strict=False)
+            rows = [] if body["rows"] is None else list(_unpack(body["rows"]))
+            reference = None
+            if body["self_reference"] is not None:
+                reference = Reference.from_bytes(body["self_reference"])
+            elif state.reference_id is not None:
+                reference = self._references(state.reference_id).select(state.features)
+            arrays = {
+                kind: {name: _unpack(a) for name, a in body["detectors"][kind].items()} for kind in self._detectors
+            }
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise CorruptionError(f"a snapshot of {self.key} cannot be read: {error}") from error
+        self._state, self._rows, self._reference = state, rows, None
+        if reference is not None:
+            self._compare_with(reference)
+            for kind, detector in self._detectors.items():
+                detector.load_state(arrays[kind])
+        self._decision = None if state.told is None else self._make_decision()
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
+
+
+def build_detectors(config: EngineConfig) -> dict[str, Detector]:
+    """Return the detectors of `config` by kind. Raises `OperatorError` naming a wrong option."""
+    chosen = PRESETS[config.preset].detectors if config.detectors is None else tuple(config.detectors)
+    built: dict[str, Detector] = {}
+    for detector in chosen:
+        if detector.kind in built:
+            raise OperatorError(f"detector {detector.kind!r} stands twice in the configuration")
+        built[detector.kind] = _build_detector(detector)
+    return built
+
+
+def _build_detector(chosen: DetectorConfig) -> Detector:
+    made = load("regime.detectors", chosen.kind)
+    try:
+        detector = made(**chosen.options)
+    except (TypeError, ValueError) as error:
+        raise OperatorError(f"detector {chosen.kind!r}: {error}") from None
+    if not isinstance(detector, Detector):
+        raise OperatorError(f"detector {chosen.kind!r}: {made.__name__} lacks a method of the Detector protocol")
+    return detector
+
+
+def top_features(
+    names: tuple[str, ...], statistics: Floats, count: int = TOP_FEATURES
+) -> tuple[tuple[str, float], ...]:
+    """Return the features that stand out most, largest first, as (name, times its own limit); NaN is left out."""
+    order = np.argsort(-np.where(np.isnan(statistics), -np.inf, statistics), kind="stable")[:count]
+    return tuple((names[i], float(statistics[i])) for i in order if not np.isnan(statistics[i]))
+
+
+def _pack(array: NDArray[Any]) -> dict[str, Any]:
+    plain = np.ascontiguousarray(array)
+    return {"dtype": plain.dtype.str, "shape": list(plain.shape), "data": plain.tobytes()}
+
+
+def _unpack(packed: dict[str, Any]) -> NDArray[Any]:
+    dtype = np.dtype(packed["dtype"])
+    if dtype.hasobject:
+        raise ValueError("an array of objects has no place in a snapshot")
+    return np.frombuffer(packed["data"], dtype).reshape(packed["shape"]).copy()

@@ -1,0 +1,114 @@
+"""What the bot's trades came to: win rate, payoff, break-even, ML-exit rate, drawdown. All net of fees.
+
+Functions take a sequence of `Outcome`, oldest first. Where a number is undefined they return NaN and say when.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from regime.events import Equity, Trade
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a closed trade left behind. `profit_ratio` is net of fees and unleveraged; `shadow` marks a paper trade."""
+
+    closed_ms: int
+    profit_ratio: float
+    exit_kind: str
+    shadow: bool
+    entry_probability: float | None = None
+
+
+def wins(outcomes: Sequence[Outcome]) -> int:
+    """Count trades that made money after fees; a trade that came out at exactly zero did not."""
+    return sum(outcome.profit_ratio > 0 for outcome in outcomes)
+
+
+def win_rate(outcomes: Sequence[Outcome]) -> float:
+    """Return the share of winning trades after fees. NaN without trades."""
+    return wins(outcomes) / len(outcomes) if outcomes else math.nan
+
+
+def ml_exit_rate(outcomes: Sequence[Outcome]) -> float:
+    """Return the share of trades that the model itself closed. NaN without trades."""
+    return sum(outcome.exit_kind == "ml_exit" for outcome in outcomes) / len(outcomes) if outcomes else math.nan
+
+
+def payoff_ratio(outcomes: Sequence[Outcome]) -> float:
+    """Return mean win / mean loss (both positive numbers). NaN unless there is at least one of each."""
+    gains = [o.profit_ratio for o in outcomes if o.profit_ratio > 0]
+    losses = [-o.profit_ratio for o in outcomes if o.profit_ratio < 0]
+    if not gains or not losses:
+        return math.nan
+    return (math.fsum(gains) / len(gains)) / (math.fsum(losses) / len(losses))
+
+
+def break_even_win_rate(payoff: float) -> float:
+    """Return the win rate at which a bot with this payoff ratio neither makes nor loses money. NaN for NaN.
+
+    >>> break_even_win_rate(1.0)
+    0.5
+    """
+    return 1.0 / (1.0 + payoff)
+
+
+def wilson_interval(won: int, count: int, z: float) -> tuple[float, float]:
+    """Return the Wilson (1927) score interval of a win rate; `z` is the normal quantile (1.645: 90 % two-sided).
+
+    It misleads where trades depend on each other: overlapping trades carry less evidence than their number says.
+    (nan, nan) without trades.
+    """
+    if count == 0:
+        return math.nan, math.nan
+    rate = won / count
+    scale = 1.0 + z * z / count
+    middle = (rate + z * z / (2 * count)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    # Rounding may leave the interval a hair outside 0..1 where the rate is exactly 0 or 1.
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+class Drawdown(msgspec.Struct, kw_only=True):
+    """Loss from the highest point of the account, on an index that starts at 1.
+
+    Fed by the equity feed (what was paid in or out is taken out by `net_flow`) or, until there is one, by closed real
+    trades compounded with leverage and size (1 each when not given). `source` says which. Shadow trades never count.
+    The peak is part of the engine's state: a restart does not forget it. Without an equity feed open positions do not
+    count, so the figure comes late.
+    """
+
+    index: float = 1.0
+    peak: float = 1.0
+    last_equity: float | None = None
+    source: str = "none"
+
+    @property
+    def ratio(self) -> float:
+        """Return the loss from the peak (0.1 is 10 %)."""
+        return 1.0 - self.index / self.peak
+
+    def on_trade(self, trade: Trade) -> None:
+        if trade.shadow or self.source == "equity":
+            return
+        leverage = 1.0 if trade.leverage is None else trade.leverage
+        size = 1.0 if trade.size_ratio is None else trade.size_ratio
+        self._grow(1.0 + trade.profit_ratio * leverage * size, "trades")
+
+    def on_equity(self, equity: Equity) -> None:
+        if self.source != "equity":  # The account's own figures replace what was pieced together from trades.
+            self.index, self.peak, self.source = 1.0, 1.0, "equity"
+        before, flow = self.last_equity, equity.net_flow or 0.0
+        # An account that stood at or below zero has no rate of return; the index waits for the next pair.
+        if before is not None and before > 0:
+            self._grow((equity.equity - flow) / before, "equity")
+        self.last_equity = equity.equity
+
+    def _grow(self, factor: float, source: str) -> None:
+        # A floor keeps a total loss a total loss (100 %) without dividing by zero later.
+        self.index = max(self.index * factor, 1e-12) if math.isfinite(factor) else self.index
+        self.peak = max(self.peak, self.index)
+        self.source = source

@@ -1,0 +1,112 @@
+"""Rules: one file each. A rule looks at a View and gives a Vote, or None.
+
+A rule keeps no state of its own. What it needs to know about its past (the vote it has standing, since when, when it
+was last lifted) is in the View, so that hysteresis is visible in one line of the rule and survives a restart.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from regime.config import ModelConfig
+from regime.decision import TradingState
+from regime.outcomes import Outcome
+
+
+class Evidence(NamedTuple):
+    """What one drift detector says now. `top` are the features that stand out most, as (name, times its limit)."""
+
+    kind: str
+    statistic: float
+    limit: float
+    warm: bool
+    drift: bool
+    top: tuple[tuple[str, float], ...]
+
+
+class Vote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rule wants for one side, and why.
+
+    `entry`, `exit` are the least thresholds it wants, `size_factor` the largest size; None is no opinion. `lift` says
+    in sentences what would end the vote, `earliest_ms` when at the earliest time alone could end it; `recheck_ms` has
+    the vote judged at that moment even if nothing happens, without promising anything.
+    `fault` marks a vote about the data itself: it outranks the operator and shows in shadow mode.
+    """
+
+    code: str
+    text: str
+    value: float | None = None
+    limit: float | None = None
+    state: TradingState | None = None
+    entry: float | None = None
+    exit: float | None = None
+    size_factor: float | None = None
+    lift: tuple[str, ...] = ()
+    earliest_ms: int | None = None
+    recheck_ms: int | None = None
+    fault: bool = False
+
+
+class DataView(NamedTuple):
+    """State of the input."""
+
+    observations: int
+    reference_rows: int
+    warmup_observations: int
+    require_observations: bool
+    data_until_ms: int | None
+    stale_after: int
+    non_finite: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    extra_pauses: bool
+    schema_source: str
+    error: str | None
+
+
+class View(NamedTuple):
+    """Everything a rule may look at, for one side of one stream, at one moment of event time."""
+
+    now_ms: int
+    timeframe_ms: int
+    side: str
+    model: ModelConfig
+    data: DataView
+    evidence: tuple[Evidence, ...]
+    outcomes: tuple[Outcome, ...]
+    drawdown_ratio: float
+    drawdown_source: str
+    standing: Vote | None
+    standing_since_ms: int | None
+    lifted_ms: int | None
+
+    def after_ms(self, candles: int) -> int:
+        """Return the moment that many candles after the standing vote was given."""
+        since = self.now_ms if self.standing_since_ms is None else self.standing_since_ms
+        return since + candles * self.timeframe_ms
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """What the policy asks of a rule. The constructor takes options only and raises `ValueError` in words."""
+
+    code: str
+    """The reason code it gives; also the name of the rule in logs and metrics."""
+
+    def judge(self, view: View) -> Vote | None:
+        """Return the vote for this moment, or None. Must depend on `view` alone."""
+        ...
+
+
+def positive(name: str, value: float) -> None:
+    """Raise `ValueError` unless `value` is above zero."""
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def ratio(name: str, value: float) -> None:
+    """Raise `ValueError` unless `value` is in 0..1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value}")

@@ -1,0 +1,45 @@
+"""Rule `drawdown`: the account has lost too much from its peak."""
+
+from __future__ import annotations
+
+from regime.decision import TradingState
+from regime.rules import View, Vote, ratio
+
+
+class DrawdownRule:
+    """Pause both sides when the account is more than `limit` under its peak; trade again when it is back at `release`.
+
+    The peak survives restarts. A paused bot that holds no position cannot earn its way back: then only new money, a
+    recovering open position or an operator's ACTIVE ends this pause, and the answer says so.
+
+    Parameters
+    ----------
+    limit
+        Drawdown (0.1 is 10 %) at which the pause begins.
+    release
+        Drawdown under which it ends (hysteresis); must not be above `limit`.
+    """
+
+    code = "drawdown"
+
+    def __init__(self, *, limit: float = 0.1, release: float = 0.08) -> None:
+        ratio("limit", limit)
+        ratio("release", release)
+        if release > limit:
+            raise ValueError(f"release ({release}) must not be above limit ({limit})")
+        self._limit, self._release = limit, release
+
+    def judge(self, view: View) -> Vote | None:
+        lost = view.drawdown_ratio
+        if view.drawdown_source == "none" or lost <= (self._limit if view.standing is None else self._release):
+            return None
+        source = "from the equity feed" if view.drawdown_source == "equity" else "from closed trades"
+        return Vote(
+            code=self.code,
+            text=f"the account is {lost:.1%} under its peak ({source}); {self._limit:.0%} was the limit",
+            value=lost, limit=self._limit, state=TradingState.REDUCING,
+            lift=(f"the drawdown falls under {self._release:.0%}", "an operator sets ACTIVE"),
+        )  # fmt: skip
+
+
+__plugin__ = DrawdownRule

@@ -1,0 +1,23 @@
+"""Fault `engine-error`: judging an event of this stream failed."""
+
+from __future__ import annotations
+
+from regime.decision import TradingState
+from regime.rules import View, Vote
+
+
+class EngineError:
+    """REDUCING for good once an event made the engine fail: from there on its numbers cannot be trusted."""
+
+    code = "engine-error"
+
+    def judge(self, view: View) -> Vote | None:
+        if view.data.error is None:
+            return None
+        return Vote(
+            code=self.code, text=f"judging an event failed: {view.data.error}", state=TradingState.REDUCING,
+            lift=("a reference is registered again, which starts the detectors anew",), fault=True,
+        )  # fmt: skip
+
+
+__plugin__ = EngineError

@@ -1,0 +1,1 @@
+"""The edges: every file here meets the world in exactly one way."""

@@ -1,0 +1,266 @@
+"""Wiring: settings in, a running service out; each thing started is a named clean-up, last in, first out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from regime.config import EngineConfig
+from regime.decision import Decision
+from regime.engine import top_features
+from regime.errors import CorruptionError, OperatorError, Unavailable
+from regime.events import Command, StreamKey
+from regime.outcomes import break_even_win_rate, payoff_ratio, wilson_interval, win_rate, wins
+from regime_service.board import Board
+from regime_service.clock import GuardedClock
+from regime_service.http.api import create_app
+from regime_service.logs import reference_from_bytes
+from regime_service.metrics import exposition
+from regime_service.ports import Health, Ports, Receipt
+from regime_service.runners.embedded import EmbeddedRunner
+from regime_service.settings import Settings
+from regime_service.stores import StoreFailed
+from regime_service.stores.sqlite import SqliteStore
+
+log = logging.getLogger("regimegate")
+
+EXIT_FAILED = 1
+FAREWELL_S = 2.0
+"""How long a service whose store failed keeps answering 503 with the reason before it ends itself."""
+
+
+class Service:
+    """One installation: store, runner, board, HTTP application.
+
+    A store that cannot be written does not stop the service from starting: it then answers 503 with the reason, so
+    that a supervisor's restarts end there and not in a loop. What only a person can mend (another service holds the
+    file, a newer file, a wrong setting) raises `OperatorError`.
+    """
+
+    def __init__(self, settings: Settings, *, now_ms: Callable[[], int] | None = None) -> None:
+        self.settings = settings
+        self.config: EngineConfig = settings.engine
+        self.board = Board()
+        self._now_ms = now_ms or GuardedClock().now_ms
+        self._runner: EmbeddedRunner | None = None
+        self._epoch = ""
+        self._cannot_start: str | None = None
+        self._store: Any = None
+        self.on_failure: Callable[[str], None] = lambda reason: None
+
+    def start(self) -> None:
+        """Open the store, restore the state, begin to take events."""
+        try:
+            self._store = SqliteStore(self.settings.store.file)
+            self._epoch = self._store.epoch
+            runner = EmbeddedRunner(
+                self._store,
+                self.config,
+                self.board,
+                now_ms=self._now_ms,
+                queue_max=self.settings.server.queue_max,
+                snapshot_every=self.settings.store.snapshot_every,
+                on_failure=self._failed,
+            )
+            runner.start()
+            self._runner = runner
+        except (StoreFailed, CorruptionError) as error:
+            self._cannot_start = str(error)
+            log.critical("the store cannot be used, every request is answered with 503: %s", error)
+
+    def _failed(self, reason: str) -> None:
+        self.on_failure(reason)
+
+    def stop(self) -> None:
+        """Drain the queue, write a snapshot, close the store."""
+        if self._runner is not None:
+            self._runner.stop()
+        elif self._store is not None:
+            self._store.close()
+
+    @property
+    def runner(self) -> EmbeddedRunner:
+        """The runner; raises `Unavailable` where the service could not start."""
+        if self._runner is None:
+            raise Unavailable(self._cannot_start or "the service is starting", retry_after_s=5)
+        return self._runner
+
+    def health(self) -> Health:
+        """Whether it can answer and store."""
+        depth = 0 if self._runner is None else self._runner.queue_depth
+        reason = self._cannot_start or (self._runner.failed if self._runner is not None else "the service is starting")
+        return Health(reason is None, reason or "", depth, self.settings.server.queue_max)
+
+    def digest(self) -> str:
+        """Return the digest of all streams' state."""
+        return self.runner.digest()
+
+    async def ingest(self, events: Any, **options: Any) -> Receipt:
+        return await self.runner.ingest(events, **options)
+
+    def decisions(self, key: StreamKey, since_version: int, limit: int) -> list[Decision]:
+        found: list[Decision] = self._store.decisions(key, since_version, limit)
+        return found
+
+    def explain(self, key: StreamKey) -> dict[str, Any]:
+        """Return the evidence behind the current answer of `key`; `KeyError` if there is no such stream."""
+        with self.runner.lock:
+            return explain(self.runner.fleet.engine(key))
+
+    def overrides(self) -> dict[str, Command]:
+        with self.runner.lock:
+            return self.runner.fleet.overrides()
+
+    def has_model(self, model: str) -> bool:
+        with self.runner.lock:
+            return model in self.runner.fleet.models
+
+    def event_now_ms(self, model: str) -> int:
+        decisions = self.board.now.decisions
+        return max((d.as_of_ms for key, d in decisions.items() if key.model == model), default=0)
+
+    def http(self) -> Any:
+        """Return the ASGI application."""
+        hosts = {"127.0.0.1", "localhost", "::1", self.settings.server.host.lower(), *self.settings.server.hosts}
+        ports = Ports(
+            config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
+            decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
+            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
+            metrics=lambda: exposition(self.board, self.health()), hosts=frozenset(hosts),
+        )  # fmt: skip
+        return create_app(ports, reference_from_bytes)
+
+
+def explain(engine: Any) -> dict[str, Any]:
+    """Return what stands behind an engine's current answer, JSON-able."""
+    state, decision = engine.state, engine.decision
+    evidence = []
+    for found in engine.evidence():
+        row: dict[str, Any] = {"detector": found.kind, "warm": found.warm, "drift": found.drift}
+        row["statistic"], row["limit"] = _finite(found.statistic), _finite(found.limit)
+        top = top_features(engine.watched, engine.detectors[found.kind].feature_statistics) if found.warm else ()
+        row["features"] = [{"name": name, "times_limit": _finite(value)} for name, value in top]
+        evidence.append(row)
+    sides = {}
+    for side in ("long", "short"):
+        outcomes = state.outcomes.get(side, [])
+        low, high = wilson_interval(wins(outcomes[-50:]), len(outcomes[-50:]), 1.96)
+        sides[side] = {
+            "trades": len(outcomes), "win_rate_last_50": _finite(win_rate(outcomes[-50:])),
+            "win_rate_interval": [_finite(low), _finite(high)],
+            "break_even": _finite(break_even_win_rate(payoff_ratio(outcomes))),
+            "signals": state.signals.get(side, 0),
+            "votes": [{"code": s.vote.code, "since_ms": s.since_ms, "text": s.vote.text, "value": s.vote.value,
+                       "limit": s.vote.limit, "lift": list(s.vote.lift)}
+                      for s in state.sides[side].standing.values()],
+        }  # fmt: skip
+    return {
+        "model": engine.key.model, "symbol": engine.key.symbol, "timeframe": engine.key.timeframe,
+        "version": decision.version if decision is not None else 0,
+        "digest": engine.digest(), "decision_chain": state.chain,
+        "reference": {
+            "id": state.reference_id, "version": state.reference_version, "rows": state.reference_rows,
+            "trained_until_ms": state.trained_until_ms, "self_reference": state.self_reference,
+            "note": "the stream is compared with its own beginning; no false-alarm rate is promised"
+            if state.self_reference
+            else None,
+        },
+        "data": {
+            "observations": state.observations, "late": state.late, "holes": state.holes,
+            "candle_differences": state.candle_differences, "features": len(state.features),
+            "missing_features": list(state.missing), "unknown_features": list(state.extra),
+            "features_without_value": list(state.non_finite),
+        },
+        "drawdown": {"ratio": state.drawdown.ratio, "source": state.drawdown.source},
+        "detectors": evidence, "change": None, "sides": sides,
+        "overrides": [msgspec.to_builtins(o) for o in state.overrides],
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling (it would end the process by the signal after draining)."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(service: Service, sock: socket.socket, announce: Callable[[], None]) -> int:
+    server = _Server(
+        uvicorn.Config(
+            service.http(), log_config=None, access_log=False, lifespan="off", server_header=False, date_header=False,
+            timeout_keep_alive=75, timeout_graceful_shutdown=10,
+        )
+    )  # fmt: skip
+    loop = asyncio.get_running_loop()
+    code = 0
+
+    def leave() -> None:
+        server.should_exit = True
+
+    def failed(reason: str) -> None:
+        nonlocal code
+        code = EXIT_FAILED
+        # A moment is left for bots to read why; then the supervisor sees the exit code.
+        loop.call_soon_threadsafe(lambda: loop.call_later(FAREWELL_S, leave))
+
+    service.on_failure = failed
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave)
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.005)
+    if server.started:
+        announce()
+    await task
+    return code
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises `OperatorError` for a public address, or one that is taken."""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise OperatorError(f"host {host!r} is not an address; use 127.0.0.1") from None
+    if not loopback:
+        raise OperatorError(
+            f"refusing to listen on {host}: without keys only loopback is safe. Use 127.0.0.1, and a reverse proxy or "
+            "an SSH tunnel to reach it from elsewhere"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise OperatorError(f"cannot listen on {host}:{port}: {error.strerror}; is another service running?") from None
+    return sock
+
+
+def serve(settings: Settings, announce: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 after the store failed."""
+    sock = bind(settings.server.host, settings.server.port)
+    with contextlib.closing(sock):
+        service = Service(settings)
+        service.start()
+        try:
+            host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+            address = f"http://{host}:{sock.getsockname()[1]}"
+            return asyncio.run(_serve(service, sock, lambda: announce(address)))
+        finally:
+            service.stop()

@@ -1,0 +1,147 @@
+"""`regime`, the command line.
+
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage or input (one sentence on standard error says what).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from regime.errors import CallerError, CorruptionError, RegimeError
+from regime_service import settings as settings_file
+
+EXIT_DONE, EXIT_NO, EXIT_USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        code: int = arguments.run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (RegimeError, CallerError) as error:
+        print(f"regime {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="regime", description="Tells a trading bot when the market it was trained on is gone."
+    )
+    parser.add_argument("--version", action="version", version=f"regimegate {version('regimegate')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the service until SIGTERM")
+    _common(serve)
+    serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port (default 8080; 0 takes a free one)")
+    serve.add_argument("--store", metavar="FILE", help="where events are kept (default regimegate.db); made if absent")
+    serve.add_argument("--clock", choices=("wall", "event"), help="whose time decides that a stream is stale")
+    serve.add_argument("--mode", choices=("enforce", "shadow"), help="shadow: compute everything, change nothing")
+    serve.set_defaults(run=_serve)
+
+    replay = commands.add_parser("replay", help="play a bot's own logs through the engine and write a report")
+    _common(replay)
+    replay.add_argument("--reference", metavar="FILE", help="training-period features: CSV, Parquet or JSONL")
+    replay.add_argument("--features", metavar="PATH", nargs="+", default=[], help="feature logs: files, folders, globs")
+    replay.add_argument("--trades", metavar="FILE", nargs="+", default=[], help="closed trades")
+    replay.add_argument("--candles", metavar="FILE", nargs="+", default=[], help="candles of the market")
+    replay.add_argument("--model", default="model", help="name of the model (default: model)")
+    replay.add_argument("--symbol", default="BTC/USDT:USDT", help="ccxt symbol (default: BTC/USDT:USDT)")
+    replay.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
+    replay.add_argument(
+        "--out", metavar="DIR", required=True, help="folder for report.html, report.json, decisions.jsonl"
+    )
+    replay.add_argument("--json", action="store_true", help="print the report as JSON")
+    replay.set_defaults(run=_replay)
+
+    demo = commands.add_parser("demo", help="a simulated bot and market through a regime break, against a real service")
+    demo.add_argument("--once", action="store_true", help="exit after the summary instead of leaving the service up")
+    demo.add_argument("--port", type=int, default=8080, help="port of the service (default 8080; taken: a free one)")
+    demo.add_argument("--seed", type=int, default=7, help="seed of the simulated market (default 7)")
+    demo.add_argument("--store", metavar="FILE", help="keep the demo's store here (default: a temporary folder)")
+    demo.set_defaults(run=_demo)
+
+    verify = commands.add_parser("verify-log", help="read a whole store and name the first damaged row")
+    verify.add_argument("store", metavar="FILE")
+    verify.set_defaults(run=_verify_log)
+    return parser
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="FILE", help="TOML file; see service/config.example.toml")
+    command.add_argument("--preset", help="which rules judge: default, seed-rules")
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from regime_service.app import serve
+
+    flags = {name: getattr(arguments, name) for name in settings_file.FLAGS}
+    settings = settings_file.load(arguments.config, flags=flags)
+
+    def announce(address: str) -> None:
+        print(f"regimegate answers at {address}", flush=True)
+
+    return serve(settings, announce)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from regime_service.report.run import ReplayOptions, run_replay
+
+    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    logs = settings.logs
+    options = ReplayOptions(
+        reference=arguments.reference, features=tuple(arguments.features), trades=tuple(arguments.trades),
+        candles=tuple(arguments.candles), model=arguments.model, symbol=arguments.symbol,
+        timeframe=arguments.timeframe, config=settings.engine, feature_mapping=logs.features,
+        trade_mapping=logs.trades, candle_mapping=logs.candles, reference_mapping=logs.reference,
+        out=Path(arguments.out),
+    )  # fmt: skip
+    report = run_replay(options, Console(stderr=True))
+    if arguments.json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        print(report["summary"])
+        print(f"Report: {Path(arguments.out) / 'report.html'}")
+    return EXIT_DONE
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from regime_service.demo import run_demo
+
+    return run_demo(Console(), seed=arguments.seed, port=arguments.port, once=arguments.once, store=arguments.store)
+
+
+def _verify_log(arguments: argparse.Namespace) -> int:
+    from regime_service.stores.sqlite import SqliteStore
+
+    if not Path(arguments.store).exists():
+        print(f"regime verify-log: the store {arguments.store} does not exist", file=sys.stderr)
+        return EXIT_USAGE
+    store = SqliteStore(arguments.store, read_only=True)
+    rows: dict[str, int] = {}
+    try:
+        for checked in store.verify():
+            rows[checked.table] = checked.rows
+    except CorruptionError as error:
+        print(f"damaged: {error}", file=sys.stderr)
+        return EXIT_NO
+    finally:
+        store.close()
+    print("sound: " + ", ".join(f"{count} {table}" for table, count in rows.items()))
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

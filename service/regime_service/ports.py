@@ -1,0 +1,84 @@
+"""What the HTTP door needs from the rest of the house; `app` hands it in. Door and runner never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from regime.config import EngineConfig
+from regime.decision import Decision
+from regime.events import AnyEvent, StreamKey
+from regime_service.board import Board
+
+
+class Receipt(NamedTuple):
+    """What became of the events of one request; it is given after they are on disk and judged.
+
+    `accepted` counts new events (late ones included), `duplicates` those known with the same content, `conflicts`
+    those known with other content and left as they were (`on_conflict="keep"` only), `late` the accepted ones that
+    were stored but not judged. `touched` are the streams they reached, in order of first touch; `decisions` the
+    answer of each of them after the whole request.
+    """
+
+    accepted: int
+    duplicates: int
+    conflicts: int
+    late: int
+    touched: tuple[StreamKey, ...]
+    decisions: tuple[Decision, ...]
+
+
+class Ingest(Protocol):
+    """Take events; return when they are on disk and judged.
+
+    All or nothing. Raises `CallerError` (404 unknown stream or model, 409 conflict with `errors` naming each item by
+    its index as `[i]`) with nothing stored, `Unavailable` (503) where the queue is full or the store has failed.
+    `references` are bytes of references (by id) that `Recalibrated` events among `events` name.
+    """
+
+    async def __call__(
+        self,
+        events: Sequence[AnyEvent],
+        *,
+        on_conflict: Literal["refuse", "keep"] = "refuse",
+        references: dict[str, bytes] | None = None,
+    ) -> Receipt: ...
+
+
+class Health(NamedTuple):
+    """Whether the service can answer and store. `reason` says why not, in a sentence."""
+
+    ready: bool
+    reason: str
+    queue_depth: int
+    queue_max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Everything the routes are wired to."""
+
+    config: EngineConfig
+    board: Board
+    ingest: Ingest
+    epoch: Callable[[], str]
+    """Epoch of the store; raises nothing (empty while there is no store)."""
+    decisions: Callable[[StreamKey, int, int], list[Decision]]
+    """(key, since_version, limit) -> the audit trail; may block shortly: call it in a thread."""
+    explain: Callable[[StreamKey], dict[str, Any]]
+    """The evidence behind the current answer, JSON-able; `KeyError` if there is no such stream. May block: thread."""
+    has_model: Callable[[str], bool]
+    overrides: Callable[[], dict[str, Any]]
+    """Overrides in force by id (values: `regime.events.Command`)."""
+    now_ms: Callable[[], int]
+    """Wall clock with a monotonic guard: it never goes back."""
+    event_now_ms: Callable[[str], int]
+    """For clock = "event": newest event time of a model's streams, 0 if none. An operator's word is stamped with it."""
+    health: Callable[[], Health]
+    metrics: Callable[[], bytes]
+    """The Prometheus text exposition."""
+    hosts: frozenset[str]
+    """Host names (without port, lower case) this service answers to; `*` answers to any."""
+    body_bytes_max: int = 8 * 1024 * 1024
+    reference_bytes_max: int = 512 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""Who runs the engine: embedded (one writer thread in the service)."""

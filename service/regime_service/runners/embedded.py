@@ -1,0 +1,432 @@
+"""The default runner: a bounded queue, one writer thread, group commit.
+
+    request -> queue -> [ look up, append, step ]* -> COMMIT -> board -> answer
+
+What waits in the queue when the writer comes round is one group: one transaction, one fsync. Events are stepped
+inside the transaction, so that an event and the decisions it made are durable together or not at all; nobody sees
+either before COMMIT has returned. Should the COMMIT fail, the engine has seen events that may not be on disk: it is
+not used again. The runner says so (`failed`), answers everybody with 503, and the service ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import platform
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from importlib.metadata import version
+from typing import Literal, NamedTuple
+
+from regime import codec
+from regime.config import EngineConfig, config_digest
+from regime.decision import TradingState
+from regime.engine import Engine, Step
+from regime.errors import CallerError, CorruptionError, FieldError, RegimeError, Unavailable
+from regime.events import SIDES, AnyEvent, Command, Observation, Recalibrated, StreamKey, Tick, Trade, source_key
+from regime.fleet import Fleet, StreamStep
+from regime.reference import Reference
+from regime_service.board import Board, StreamView
+from regime_service.ports import Receipt
+from regime_service.stores import Store, group
+
+log = logging.getLogger("regimegate")
+
+GROUP_MAX = 256
+"""Requests in one group: bounds how long the first of them waits for the others."""
+TICK_EVERY_S = 0.25
+"""How often the wall clock is looked at."""
+
+_ENGINE_VERSION = 1
+"""Raise it when the same events give other states than before: older snapshots are then passed over."""
+
+
+def fingerprint(config: EngineConfig) -> str:
+    """Return what must be equal for a snapshot to be continued bit for bit: configuration, code, libraries, machine."""
+    parts = [config_digest(config), str(_ENGINE_VERSION), platform.machine(), platform.python_version()]
+    parts += [f"{name} {version(name)}" for name in ("numpy", "msgspec", "river")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+class _Job(NamedTuple):
+    events: Sequence[AnyEvent]
+    on_conflict: Literal["refuse", "keep"]
+    references: dict[str, bytes]
+    done: Future[Receipt]
+
+
+class EmbeddedRunner:
+    """Owns the store, the fleet and the one thread that touches them.
+
+    Parameters
+    ----------
+    store
+        Open; the runner closes it.
+    config
+        The engine's configuration.
+    board
+        Where results are shown and counted.
+    now_ms
+        Wall clock that never goes back; not asked when `config.clock` is "event".
+    queue_max
+        Requests that may wait.
+    snapshot_every
+        Events between two snapshots.
+    on_failure
+        Called once, from the writer thread, with the reason when nothing can be written any more.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: EngineConfig,
+        board: Board,
+        *,
+        now_ms: Callable[[], int],
+        queue_max: int = 1024,
+        snapshot_every: int = 5000,
+        on_failure: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._board = board
+        self._now_ms = now_ms
+        self._snapshot_every = snapshot_every
+        self._on_failure = on_failure
+        self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
+        self._references: dict[str, Reference] = {}
+        self._fingerprint = fingerprint(config)
+        self._fleet = Fleet(config, self._reference)
+        self._lock = threading.Lock()
+        self._failed: str | None = None
+        self._last_seq = 0
+        self._snapshot_seq = 0
+        self._stopping = False
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Restore the state from the newest matching snapshot and the log after it, and begin to take events.
+
+        Returns when the first answer can be given: what went stale while nobody ran is judged before anyone asks.
+        Raises what recovery raised.
+        """
+        self._thread.start()
+        self._started.result()
+
+    def stop(self) -> None:
+        """Finish what is queued, write a snapshot, close the store. May be called twice."""
+        if not self._stopping:
+            self._stopping = True
+            if self._thread.is_alive():
+                self._queue.put(None)
+                self._thread.join()
+            self._store.close()
+
+    def _recover(self) -> None:
+        found = self._store.newest_snapshot(self._fingerprint)
+        if found is not None:
+            try:
+                self._fleet.restore(found[1])
+                self._last_seq = self._snapshot_seq = found[0]
+            except CorruptionError as error:
+                log.warning("the newest snapshot is passed over, the log is replayed instead: %s", error)
+                self._fleet = Fleet(self._config, self._reference)
+        for seq, raw in self._store.events(self._last_seq):
+            self._fleet.step(codec.decode(raw))
+            self._last_seq = seq
+        shown = dict.fromkeys(self._fleet)
+        with group(self._store):
+            for key, served in self._store.latest().items():
+                if key in self._fleet and (again := self._fleet.engine(key).continue_from(served)) is not None:
+                    self._store.put_decision(self._last_seq, again)
+            self._tick_all(shown)
+        self._show(shown)
+
+    # -- the way in --------------------------------------------------------------------------------------------------
+
+    async def ingest(
+        self,
+        events: Sequence[AnyEvent],
+        *,
+        on_conflict: Literal["refuse", "keep"] = "refuse",
+        references: dict[str, bytes] | None = None,
+    ) -> Receipt:
+        """See `regime_service.http.ports.Ingest`."""
+        return await asyncio.wrap_future(self.submit(events, on_conflict=on_conflict, references=references))
+
+    def submit(
+        self,
+        events: Sequence[AnyEvent],
+        *,
+        on_conflict: Literal["refuse", "keep"] = "refuse",
+        references: dict[str, bytes] | None = None,
+    ) -> Future[Receipt]:
+        """Queue events; the future is done when they are on disk and judged. Raises `Unavailable`."""
+        if self._failed is not None:
+            raise Unavailable(self._failed, retry_after_s=5)
+        if self._stopping:
+            raise Unavailable("the service is stopping", retry_after_s=5)
+        job = _Job(events, on_conflict, references or {}, Future())
+        try:
+            self._queue.put_nowait(job)
+        except queue.Full:
+            raise Unavailable("the queue of events to be written is full; send it again in a second") from None
+        return job.done
+
+    # -- what others may ask, from any thread ------------------------------------------------------------------------
+
+    @property
+    def failed(self) -> str | None:
+        """Why nothing can be written any more; None while all is well."""
+        if (
+            self._failed is None
+            and self._thread.ident is not None
+            and not self._thread.is_alive()
+            and not self._stopping
+        ):
+            return "the writer thread died"
+        return self._failed
+
+    @property
+    def queue_depth(self) -> int:
+        return self._queue.qsize()
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held while the fleet is stepped; hold it to look at engines from another thread."""
+        return self._lock
+
+    @property
+    def fleet(self) -> Fleet:
+        """The engines; hold `lock` to look at them."""
+        return self._fleet
+
+    def digest(self) -> str:
+        """Return the fleet's digest."""
+        with self._lock:
+            return self._fleet.digest()
+
+    # -- the writer thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with self._lock:
+                self._recover()
+        except BaseException as error:
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        try:
+            while self._round():
+                pass
+            if self._last_seq > self._snapshot_seq:
+                with group(self._store):
+                    self._snapshot()
+        except BaseException as error:
+            self._fail(str(error) if isinstance(error, RegimeError) else f"{type(error).__name__}: {error}")
+
+    def _round(self) -> bool:
+        """Take one group; False when it is time to stop."""
+        jobs: list[_Job] = []
+        stop = False
+        try:
+            item = self._queue.get(timeout=TICK_EVERY_S)
+            while True:
+                if item is None:
+                    stop = True
+                    break
+                jobs.append(item)
+                if len(jobs) >= GROUP_MAX:
+                    break
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        with self._lock:
+            if jobs or self._due() is not None:
+                try:
+                    self._group(jobs)
+                except BaseException:
+                    for job in jobs:
+                        if not job.done.done():
+                            job.done.set_exception(
+                                Unavailable("the store failed; whether this was stored is unknown. Send it again.")
+                            )
+                    raise
+        return not stop
+
+    def _due(self) -> Tick | None:
+        """The next Tick that the wall clock makes due; None on event time, where events make them."""
+        return self._fleet.next_tick(self._now_ms()) if self._config.clock == "wall" else None
+
+    def _tick_all(self, shown: dict[StreamKey, None]) -> None:
+        while (tick := self._due()) is not None:
+            self._step(tick, codec.encode(tick), shown)
+
+    def _group(self, jobs: list[_Job]) -> None:
+        results: list[tuple[_Job, Receipt | RegimeError]] = []
+        shown: dict[StreamKey, None] = {}
+        with group(self._store):
+            self._tick_all(shown)
+            for job in jobs:
+                try:
+                    results.append((job, self._take(job, shown)))
+                except CallerError as error:
+                    results.append((job, error))
+                # Old data does not become fresh by arriving: the clock judges it before it is answered.
+                self._tick_all(shown)
+            if self._last_seq - self._snapshot_seq >= self._snapshot_every:
+                self._snapshot()
+        self._show(shown)
+        for job, result in results:
+            if not job.done.set_running_or_notify_cancel():
+                continue
+            if isinstance(result, Receipt):
+                # The answer is what stands after the whole group: a GET after it is never older.
+                newest = tuple(d for key in result.touched if (d := self._fleet.engine(key).decision) is not None)
+                job.done.set_result(result._replace(decisions=newest))
+            else:
+                job.done.set_exception(result)
+
+    def _take(self, job: _Job, shown: dict[StreamKey, None]) -> Receipt:
+        """Store and step one request's events: all of them, or none. Raises `CallerError` before anything is stored."""
+        fresh, duplicates, conflicts = self._sort_out(job)
+        for reference_id, raw in job.references.items():
+            # The store shows what is committed; within this group the engine needs the bytes in hand.
+            self._references[reference_id] = Reference.from_bytes(raw)
+            self._store.put_reference(reference_id, raw)
+        late = 0
+        for event, raw in fresh:
+            while (tick := self._fleet.tick_before(event)) is not None:
+                self._step(tick, codec.encode(tick), shown)
+            was_late = any([step.step.late for step in self._step(event, raw, shown)])
+            late += was_late
+            self._board.count("events", _kind(event), "late" if was_late else "accepted")
+        if duplicates or conflicts:
+            self._board.count("events", _kind(job.events[0]), "duplicate", by=duplicates)
+            self._board.count("events", _kind(job.events[0]), "conflict", by=conflicts)
+        touched = dict.fromkeys(key for event in job.events for key in self._fleet.reached(event))
+        return Receipt(len(fresh), duplicates, conflicts, late, tuple(touched), ())
+
+    def _sort_out(self, job: _Job) -> tuple[list[tuple[AnyEvent, bytes]], int, int]:
+        """Tell new events from known ones; nothing is stored yet."""
+        fresh: list[tuple[AnyEvent, bytes]] = []
+        pending: dict[str, bytes] = {}
+        errors: list[FieldError] = []
+        duplicates = conflicts = 0
+        for i, event in enumerate(job.events):
+            if isinstance(event, Observation | Trade):
+                self._admit(StreamKey(event.model, event.symbol, event.timeframe))
+            raw = codec.encode(event)
+            key = source_key(event)
+            status = self._store.look_up(event, raw)
+            if status == "new" and key in pending:  # the same key twice in one request
+                status = "duplicate" if pending[key] == raw else "conflict"
+            if status == "new":
+                pending[key] = raw
+                fresh.append((event, raw))
+            elif status == "duplicate":
+                duplicates += 1
+            elif job.on_conflict == "keep":
+                conflicts += 1
+            else:
+                what = "is stored already with other content"
+                errors.append(FieldError(f"[{i}]", f"{_name(event)} {what}"))
+        if errors:
+            self._board.count("events", _kind(job.events[0]), "conflict", by=len(errors))
+            raise CallerError(
+                f"{errors[0].message}. Nothing of this request was stored. Send what was sent before, or "
+                "?on_conflict=keep to leave the stored one as it is.",
+                status=409,
+                errors=errors[: codec.ERRORS_MAX],
+            )
+        return fresh, duplicates, conflicts
+
+    def _admit(self, key: StreamKey) -> None:
+        if not self._fleet.accepts(key):
+            raise CallerError(
+                f"the stream {key} is not known and auto_register is off; register a reference for it first", status=404
+            )
+
+    def _step(self, event: AnyEvent, raw: bytes, shown: dict[StreamKey, None]) -> list[StreamStep]:
+        self._last_seq = self._store.append(event, raw, self._now_ms())
+        steps = self._fleet.step(event)
+        for key, step in steps:
+            shown[key] = None
+            if step.changed:
+                self._store.put_decision(self._last_seq, step.decision)
+                self._count_pauses(key, step)
+        return steps
+
+    def _count_pauses(self, key: StreamKey, step: Step) -> None:
+        if step.before is None:
+            return
+        for side in SIDES:
+            before, after = step.before.sides.of(side), step.decision.sides.of(side)
+            if before.state is TradingState.ACTIVE and after.state is not TradingState.ACTIVE:
+                self._board.count("pauses", *key, side, after.reasons[0].code if after.reasons else "unknown")
+
+    def _snapshot(self) -> None:
+        raw = self._fleet.snapshot()
+        self._snapshot_seq = self._last_seq  # Where there is none to be had, do not try again with every event.
+        if raw is not None:
+            self._store.put_snapshot(self._last_seq, self._fingerprint, raw)
+
+    def _show(self, keys: Iterable[StreamKey]) -> None:
+        engines = [self._fleet.engine(key) for key in keys]
+        self._board.post(
+            [engine.decision for engine in engines if engine.decision is not None],
+            {engine.key: _view(engine) for engine in engines},
+        )
+
+    def _reference(self, reference_id: str) -> Reference:
+        if reference_id not in self._references:
+            try:
+                raw = self._store.reference(reference_id)
+            except KeyError:
+                raise CorruptionError(f"the reference {reference_id} is in the log but not in the store") from None
+            self._references[reference_id] = Reference.from_bytes(raw)
+        return self._references[reference_id]
+
+    def _fail(self, reason: str) -> None:
+        self._failed = reason
+        log.critical("nothing can be written any more: %s", reason)
+        while True:
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if job is not None:
+                job.done.set_exception(Unavailable(reason, retry_after_s=5))
+        self._on_failure(reason)
+
+
+def _view(engine: Engine) -> StreamView:
+    state = engine.state
+    return StreamView(
+        evidence=tuple(engine.evidence()),
+        outcomes={side: tuple(outcomes[-50:]) for side, outcomes in state.outcomes.items()},
+        drawdown_ratio=state.drawdown.ratio, drawdown_source=state.drawdown.source,
+        observations=state.observations, late=state.late, holes=state.holes,
+    )  # fmt: skip
+
+
+def _kind(event: AnyEvent) -> str:
+    return str(type(event).__struct_config__.tag)
+
+
+def _name(event: AnyEvent) -> str:
+    match event:
+        case Trade():
+            return f"trade {event.trade_id}"
+        case Command():
+            return f"override {event.id}"
+        case Recalibrated():
+            return f"reference version {event.version}"
+        case _:
+            return f"the {_kind(event)} of {event.ts_ms}" if hasattr(event, "ts_ms") else f"this {_kind(event)}"

@@ -1,0 +1,138 @@
+"""Settings of the service: one TOML file, environment variables, flags. The only reader of the environment.
+
+Strongest first: a flag, its `REGIME_*` variable, the key in the file, the default. Every key is documented in
+`service/config.example.toml`, which the tests read back. An unknown or wrong key is refused by name, with the nearest
+valid one.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from regime.config import EngineConfig, Section, from_mapping, nearest
+from regime.engine import build_detectors
+from regime.errors import OperatorError
+from regime.policy import build_rules
+from regime_service.logs import LogMapping, TradeMapping
+
+ENV_PREFIX = "REGIME_"
+
+
+class ServerSection(Section, frozen=True, kw_only=True):
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback is refused as long as there are no keys."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """Port; 0 takes a free one and prints it."""
+    hosts: list[str] = msgspec.field(default_factory=list)
+    """Further `Host` names it answers to (behind a proxy, say)."""
+    queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
+    """Requests that may wait to be written; one more gets 503 with Retry-After."""
+
+
+class StoreSection(Section, frozen=True, kw_only=True):
+    """Where events are kept."""
+
+    file: str = "regimegate.db"
+    """SQLite file; made when it does not exist."""
+    snapshot_every: Annotated[int, Meta(ge=1, le=10_000_000)] = 5000
+    """Events between two snapshots; a restart replays at most so many."""
+
+
+class LogsSection(Section, frozen=True, kw_only=True):
+    """How the bot's own files are read (`regime replay`)."""
+
+    features: LogMapping = msgspec.field(default_factory=LogMapping)
+    candles: LogMapping = msgspec.field(default_factory=LogMapping)
+    reference: LogMapping = msgspec.field(default_factory=LogMapping)
+    trades: TradeMapping = msgspec.field(default_factory=TradeMapping)
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """Everything, frozen."""
+
+    server: ServerSection = msgspec.field(default_factory=ServerSection)
+    store: StoreSection = msgspec.field(default_factory=StoreSection)
+    logs: LogsSection = msgspec.field(default_factory=LogsSection)
+    engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
+
+
+_SERVICE_KEYS = {"server": ServerSection, "store": StoreSection, "logs": LogsSection}
+
+FLAGS: dict[str, tuple[str, ...]] = {
+    "host": ("server", "host"),
+    "port": ("server", "port"),
+    "store": ("store", "file"),
+    "clock": ("clock",),
+    "mode": ("mode",),
+    "preset": ("preset",),
+}
+"""Command-line flag -> key in the file. Its environment variable is `REGIME_` and the flag in capitals."""
+
+
+def load(
+    file: str | None = None, *, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings, validated to the last option of the last rule.
+
+    `flags` are command-line values (None where not given). Raises `OperatorError` with one sentence.
+    """
+    env = os.environ if environ is None else environ
+    file = file or env.get(f"{ENV_PREFIX}CONFIG")
+    mapping = {} if file is None else _read(file)
+    for flag, path in FLAGS.items():
+        given = None if flags is None else flags.get(flag)
+        if given is None and (text := env.get(f"{ENV_PREFIX}{flag.upper()}")) is not None:
+            given = _number(text) if flag == "port" else text
+        if given is not None:
+            node = mapping
+            for part in path[:-1]:
+                node = node.setdefault(part, {})
+            node[path[-1]] = given
+    return from_toml(mapping, source=file or "settings")
+
+
+def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
+    """Build settings from a parsed file: the engine's keys stand at the top level, the service's in sections."""
+    engine = {key: value for key, value in mapping.items() if key not in _SERVICE_KEYS}
+    known = {*_SERVICE_KEYS, *EngineConfig.__struct_fields__}
+    for key in engine:
+        if key not in known:
+            raise OperatorError(f"{source}: unknown key `{key}`{nearest(key, known)}")
+    sections = {
+        name: from_mapping(mapping[name], kind, source=f"{source} [{name}]")
+        for name, kind in _SERVICE_KEYS.items()
+        if name in mapping
+    }
+    config = from_mapping(engine, EngineConfig, source=source)
+    try:
+        build_rules(config)
+        build_detectors(config)
+    except OperatorError as error:
+        raise OperatorError(f"{source}: {error}") from None
+    return Settings(engine=config, **sections)
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text("utf-8"))
+    except FileNotFoundError:
+        raise OperatorError(f"the config file {file} does not exist") from None
+    except OSError as error:
+        raise OperatorError(f"the config file {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise OperatorError(f"the config file {file} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise OperatorError(f"the config file {file} is not valid TOML: {error}") from None
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.strip().isdigit() else text
