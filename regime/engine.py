@@ -34,6 +34,7 @@ from regime.events import (
     Observation,
     Ohlcv,
     Recalibrated,
+    Reconfigured,
     Side,
     StreamKey,
     Tick,
@@ -97,7 +98,7 @@ class StreamState(msgspec.Struct, kw_only=True):
     outcomes: dict[str, list[Outcome]] = {}
     drawdown: Drawdown = msgspec.field(default_factory=Drawdown)
     overrides: list[Command] = []
-    recent_candles: dict[int, Ohlcv] = {}
+    recent_candles: list[tuple[int, Ohlcv]] = []
     sides: dict[str, SideState] = msgspec.field(default_factory=lambda: {side: SideState() for side in SIDES})
     told: Sides | None = None
     computed: Sides | None = None
@@ -202,6 +203,8 @@ class Engine:
                 self._state.model_version = event.model_version
                 if event.trained_until_ms is not None:
                     self._state.trained_until_ms = event.trained_until_ms
+            case Reconfigured():
+                self._state.version = max(self._state.version, event.served_version + 1)
             case Tick():
                 pass
 
@@ -250,15 +253,13 @@ class Engine:
     def _candle(self, ts_ms: int, candle: Ohlcv, *, own: bool) -> None:
         """Remember a candle; the observation's own one wins over a posted one, and a difference is counted."""
         recent = self._state.recent_candles
-        before = recent.get(ts_ms)
+        before = next((known for at_ms, known in reversed(recent) if at_ms == ts_ms), None)
         if before is not None and before != candle:
             self._state.candle_differences += 1
         if before is None:
             self._state.candles += 1
         if before is None or own:
-            recent[ts_ms] = candle
-            while len(recent) > CANDLES_MAX:
-                del recent[min(recent)]
+            recent[:] = [*(pair for pair in recent if pair[0] != ts_ms), (ts_ms, candle)][-CANDLES_MAX:]
 
     def _trade(self, event: Trade) -> None:
         outcome = Outcome(
@@ -316,6 +317,7 @@ class Engine:
         changed = told != state.told or (self._config.mode == "shadow" and computed != state.computed)
         if changed:
             state.version += 1
+        changed = changed or isinstance(event, Reconfigured)  # It has made its new version already.
         state.told, state.computed = told, computed
         self._decision = self._make_decision()
         if changed:
@@ -397,19 +399,6 @@ class Engine:
                 )
             )
         return found
-
-    def continue_from(self, served: Decision) -> Decision | None:
-        """Make sure that the version never falls below one that was served already.
-
-        A log replayed under another configuration, or by another version of this program, may lead to another answer
-        in fewer steps. Then the answer gets a new version; it is returned, to be kept. None if nothing had to be done.
-        """
-        decision, state = self._decision, self._state
-        if decision is None or (decision.version, decision.policy_id) == (served.version, served.policy_id):
-            return None
-        state.version = max(state.version, served.version + 1)
-        self._decision = self._make_decision()
-        return self._decision
 
     def inherit(self, drawdown: Drawdown) -> None:
         """Take over the account's history of a model this stream joins later."""
@@ -497,11 +486,13 @@ def build_detectors(config: EngineConfig) -> dict[str, Detector]:
 def _build_detector(chosen: DetectorConfig) -> Detector:
     made = load("regime.detectors", chosen.kind)
     try:
-        detector = made(**chosen.options)
+        detector: Detector = made(**chosen.options)
     except (TypeError, ValueError) as error:
         raise OperatorError(f"detector {chosen.kind!r}: {error}") from None
-    if not isinstance(detector, Detector):
-        raise OperatorError(f"detector {chosen.kind!r}: {made.__name__} lacks a method of the Detector protocol")
+    # Asked of the class: on an instance every property would be evaluated, and a cold detector has nothing to say.
+    lacking = [name for name in vars(Detector) if not name.startswith("_") and not hasattr(made, name)]
+    if lacking:
+        raise OperatorError(f"detector {chosen.kind!r}: {made.__name__} lacks {', '.join(lacking)} of the protocol")
     return detector
 
 

@@ -191,12 +191,28 @@ class ModelPromoted(Event, frozen=True, kw_only=True, tag="model_promoted"):
     trained_until_ms: Millis | None = None
 
 
-AnyEvent = Observation | Candle | Trade | Equity | Tick | Command | Recalibrated | ModelPromoted
+class Reconfigured(Event, frozen=True, kw_only=True, tag="reconfigured"):
+    """From here on another configuration (or another version of this program) judges the stream.
+
+    `served_version` is the newest version that was served before; the next one is higher, whatever the new judgement
+    of the old log comes to. Without this event a restart after a change could take versions back.
+    """
+
+    model: Label
+    symbol: Label
+    timeframe: str
+    policy_id: str
+    served_version: Annotated[int, Meta(ge=0)]
+
+
+AnyEvent = Observation | Candle | Trade | Equity | Tick | Command | Recalibrated | ModelPromoted | Reconfigured
 
 
 def available_ms(event: AnyEvent) -> int | None:
     """Return the moment at which a bot could first have known of `event`; None where the event has no time."""
     match event:
+        case Reconfigured():
+            return None
         case Observation() | Candle():
             return event.ts_ms + timeframe_ms(event.timeframe)
         case Trade():
@@ -205,7 +221,7 @@ def available_ms(event: AnyEvent) -> int | None:
             return event.ts_ms
 
 
-_RANK = {Recalibrated: 0, ModelPromoted: 1, Candle: 2, Trade: 3, Equity: 4, Observation: 5, Command: 6, Tick: 7}
+_RANK = {Reconfigured: 0, Recalibrated: 0, ModelPromoted: 1, Candle: 2, Trade: 3, Equity: 4, Observation: 5, Command: 6, Tick: 7}
 
 
 def merge_order(event: AnyEvent) -> tuple[int, int]:
@@ -234,6 +250,8 @@ def source_key(event: AnyEvent) -> str:
             parts = ("x", event.id, event.action)
         case Recalibrated():
             parts = ("r", event.model, event.symbol or "", event.timeframe or "", event.version)
+        case Reconfigured():
+            parts = ("f", event.model, event.symbol, event.timeframe, str(event.served_version))
         case ModelPromoted():
             parts = ("m", event.model, event.model_version)
     return "\0".join(parts)
@@ -258,6 +276,6 @@ def concerns(event: AnyEvent, key: StreamKey) -> bool:
 
 __all__ = [
     "SIDES", "AnyEvent", "Candle", "Command", "Equity", "Event", "Label", "Millis", "ModelPromoted",
-    "Observation", "Ohlcv", "OperatorState", "Price", "Probabilities", "Probability", "Recalibrated", "Side",
+    "Observation", "Ohlcv", "OperatorState", "Price", "Probabilities", "Probability", "Recalibrated", "Reconfigured", "Side",
     "StreamKey", "Taken", "Tick", "Trade", "available_ms", "concerns", "merge_order", "source_key",
 ]  # fmt: skip

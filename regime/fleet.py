@@ -23,6 +23,7 @@ from regime.events import (
     ModelPromoted,
     Observation,
     Recalibrated,
+    Reconfigured,
     StreamKey,
     Tick,
     Trade,
@@ -112,7 +113,7 @@ class Fleet:
 
     def reached(self, event: AnyEvent) -> list[StreamKey]:
         """Return the streams that exist and that `event` reaches."""
-        if isinstance(event, Observation | Trade | Tick):
+        if isinstance(event, Observation | Trade | Tick | Reconfigured):
             key = StreamKey(event.model, event.symbol, event.timeframe)
             return [key] if key in self._engines else []
         return [key for key in self._engines if concerns(event, key)]
@@ -196,7 +197,7 @@ class Fleet:
                 engine.step(event)
 
     def _remember(self, event: AnyEvent) -> None:
-        if isinstance(event, Candle | Tick):
+        if isinstance(event, Candle | Tick | Reconfigured):
             return
         model = self._models.setdefault(event.model, ModelState())
         match event:

@@ -10,6 +10,7 @@ import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http.api import create_app
 from regime_service.logs import reference_from_bytes
-from regime_service.metrics import exposition
+from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.runners.embedded import EmbeddedRunner
 from regime_service.settings import Settings
@@ -51,6 +52,7 @@ class Service:
         self.settings = settings
         self.config: EngineConfig = settings.engine
         self.board = Board()
+        self.counters = Counters()
         self._now_ms = now_ms or GuardedClock().now_ms
         self._runner: EmbeddedRunner | None = None
         self._epoch = ""
@@ -67,6 +69,7 @@ class Service:
                 self._store,
                 self.config,
                 self.board,
+                self.counters,
                 now_ms=self._now_ms,
                 queue_max=self.settings.server.queue_max,
                 snapshot_every=self.settings.store.snapshot_every,
@@ -132,11 +135,18 @@ class Service:
     def http(self) -> Any:
         """Return the ASGI application."""
         hosts = {"127.0.0.1", "localhost", "::1", self.settings.server.host.lower(), *self.settings.server.hosts}
+        collector = RegimeCollector(
+            self.board,
+            self.counters,
+            health=self.health,
+            evidence=lambda: {key: view.evidence for key, view in self.board.now.views.items()},
+            version=version("regimegate"),
+        )
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
-            metrics=lambda: exposition(self.board, self.health()), hosts=frozenset(hosts),
+            metrics=exposition(collector), hosts=frozenset(hosts),
         )  # fmt: skip
         return create_app(ports, reference_from_bytes)
 

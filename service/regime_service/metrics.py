@@ -1,7 +1,8 @@
 """What Prometheus sees: one collector that reads the board and the counters when it is asked.
 
-Names are fixed, dashboards and alert rules depend on them. Nothing is kept per stream between scrapes, so a scrape costs
-what is exported and no more; `STREAMS_MAX` bounds that, and `regime_streams_unexported` says how many were left out.
+Names are fixed, dashboards and alert rules depend on them. Nothing is kept per stream between scrapes, so a scrape
+costs what is exported and no more; `STREAMS_MAX` bounds that, and `regime_streams_unexported` says how many were left
+out.
 
 Traps. A count is of what this process saw: it begins at zero with each start, as Prometheus expects of a counter. A
 detector that is not warm gives no sample at all: its silence is not a zero.

@@ -29,6 +29,13 @@ class Receipt(NamedTuple):
     decisions: tuple[Decision, ...]
 
 
+class Counts(Protocol):
+    """Where the runner counts; `metrics.Counters` is one."""
+
+    def event(self, kind: str, result: str, n: int = 1) -> None: ...
+    def pause(self, key: StreamKey, side: str, reason: str) -> None: ...
+
+
 class Ingest(Protocol):
     """Take events; return when they are on disk and judged.
 

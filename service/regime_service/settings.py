@@ -65,7 +65,7 @@ class Settings(Section, frozen=True, kw_only=True):
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
 
 
-_SERVICE_KEYS = {"server": ServerSection, "store": StoreSection, "logs": LogsSection}
+_SERVICE_KEYS: dict[str, type[Section]] = {"server": ServerSection, "store": StoreSection, "logs": LogsSection}
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "host": ("server", "host"),
@@ -107,7 +107,7 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
     for key in engine:
         if key not in known:
             raise OperatorError(f"{source}: unknown key `{key}`{nearest(key, known)}")
-    sections = {
+    sections: dict[str, Any] = {
         name: from_mapping(mapping[name], kind, source=f"{source} [{name}]")
         for name, kind in _SERVICE_KEYS.items()
         if name in mapping

@@ -1,17 +1,25 @@
 """Durable appends in groups: the store against a bare log (write + fdatasync) of the same bytes, in turns.
 
-    python tests/bench/bench_store.py [--folder DIR] [--events 20000] [--rounds 5] [--features 20]
+    python tests/bench/bench_store.py [--folder DIR] [--features 20] [--rounds 5] [--seconds 1]
 
-The ratio is what counts; both depend on the disk, which on a shared machine changes from second to second, and so the
-two take turns and the median of the rounds is printed.
+Two questions. *In flight*: so many producers, each waiting for its acknowledgement before it sends the next event, and
+one writer thread that takes what has queued up: that is how the service works, and the ratio to look at. *In hand*: a
+whole group is there at once, so that nothing but the writing is measured; the faster the disk, the more of it is CPU.
+
+The ratio is what counts. Disks of shared machines change from second to second: the two take turns, and the median of
+the rounds is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import itertools
 import os
+import queue
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +33,18 @@ from regime_service.stores.sqlite import SqliteStore
 
 Item = tuple[Observation, bytes]
 Write = Callable[[list[Item]], None]
+Waiting = tuple[Item, asyncio.Future[None]]
+
+NUMBERS = itertools.count()
+GROUP_MAX = 512
 
 
-def observations(features: int, start: int, count: int) -> list[Item]:
+def observations(features: int, count: int) -> list[Item]:
+    """New ones at every call."""
     values: dict[str, float | None] = {f"feature_{i}": i * 1.2345678901 for i in range(features)}
     made = [
-        Observation(model="m", symbol="BTC/USDT:USDT", timeframe="5m", ts_ms=(start + i) * 300_000, features=values)
-        for i in range(count)
+        Observation(model="m", symbol="BTC/USDT:USDT", timeframe="5m", ts_ms=next(NUMBERS) * 1000, features=values)
+        for _ in range(count)
     ]
     return [(event, encode(event)) for event in made]
 
@@ -57,39 +70,83 @@ def sqlite(folder: Path) -> tuple[Write, Callable[[], None]]:
     return write, store.close
 
 
-def rate(write: Write, batches: list[list[Item]]) -> float:
-    started = time.perf_counter()
-    for batch in batches:
-        write(batch)
-    return sum(map(len, batches)) / (time.perf_counter() - started)
+def in_hand(write: Write, items: list[Item], size: int, seconds: float) -> float:
+    """Events per second, in groups of `size`."""
+    started, done = time.perf_counter(), 0
+    while done + size <= len(items) and time.perf_counter() - started < seconds:
+        write(items[done : done + size])
+        done += size
+    return done / (time.perf_counter() - started)
+
+
+def in_flight(write: Write, items: list[Item], producers: int, seconds: float) -> float:
+    """Events per second, with so many waiting for their acknowledgement at any time."""
+    waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+    supply = iter(items)
+
+    def acknowledge(taken: list[Waiting]) -> None:
+        for _, future in taken:
+            future.set_result(None)
+
+    def writer(loop: asyncio.AbstractEventLoop) -> None:
+        while (first := waiting.get()) is not None:
+            taken = [first]
+            while len(taken) < GROUP_MAX and not waiting.empty() and (item := waiting.get()) is not None:
+                taken.append(item)
+            write([item for item, _ in taken])
+            loop.call_soon_threadsafe(acknowledge, taken)
+
+    async def producer(until: float) -> int:
+        sent = 0
+        while time.perf_counter() < until and (item := next(supply, None)) is not None:
+            future = asyncio.get_running_loop().create_future()
+            waiting.put((item, future))
+            await future
+            sent += 1
+        return sent
+
+    async def run() -> float:
+        thread = threading.Thread(target=writer, args=(asyncio.get_running_loop(),))
+        thread.start()
+        started = time.perf_counter()
+        sent = await asyncio.gather(*(producer(started + seconds) for _ in range(producers)))
+        elapsed = time.perf_counter() - started
+        waiting.put(None)
+        thread.join()
+        return sum(sent) / elapsed
+
+    return asyncio.run(run())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure (a new one below it)")
-    parser.add_argument("--events", type=int, default=20_000, help="per round and group size")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--features", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="at most, of each measurement")
     options = parser.parse_args()
-    size = len(observations(options.features, 0, 1)[0][1])
+    size = len(observations(options.features, 1)[0][1])
     print(f"{options.features} features, {size} bytes an event, apsw {apsw.apsw_version()}, {os.cpu_count()} cores")
-    print(f"{'group':>6} {'store /s':>10} {'bare /s':>10} {'ratio':>6}  (median of {options.rounds}, least .. most)")
-    for group_size in (1, 8, 32, 128, 512):
+    print(f"{'':>9} {'':>4} {'store /s':>10} {'bare /s':>10} {'ratio':>6}  (medians; ratio least .. most)")
+    for name, measure, count in (
+        *(("in flight", in_flight, count) for count in (1, 16, 128)),
+        *(("in hand", in_hand, count) for count in (1, 16, 128)),
+    ):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             write_store, close_store = sqlite(Path(folder))
             write_bare, close_bare = bare_log(Path(folder))
-            store_rates, bare_rates, ratios = list[float](), list[float](), list[float]()
-            groups = max(1, min(options.events // group_size, 400))
-            for turn in range(options.rounds):
-                first = turn * groups * group_size
-                batches = [observations(options.features, first + i * group_size, group_size) for i in range(groups)]
-                store_rates.append(rate(write_store, batches))
-                bare_rates.append(rate(write_bare, batches))
-                ratios.append(store_rates[-1] / bare_rates[-1])
+            store_rates, bare_rates = list[float](), list[float]()
+            items = observations(options.features, min(20_000, 4_000 * count))
+            measure(write_store, observations(options.features, 256), count, 1.0)  # what is loaded once
+            for _ in range(options.rounds):
+                store_rates.append(measure(write_store, items, count, options.seconds))
+                bare_rates.append(measure(write_bare, items, count, options.seconds))
+                items = observations(options.features, len(items))
             close_store()
             close_bare()
+        ratios = [a / b for a, b in zip(store_rates, bare_rates, strict=True)]
         print(
-            f"{group_size:>6} {statistics.median(store_rates):>10,.0f} {statistics.median(bare_rates):>10,.0f}"
+            f"{name:>9} {count:>4} {statistics.median(store_rates):>10,.0f} {statistics.median(bare_rates):>10,.0f}"
             f" {statistics.median(ratios):>6.2f}  ({min(ratios):.2f} .. {max(ratios):.2f})",
             flush=True,
         )

@@ -9,9 +9,15 @@ import pytest
 
 from regime.decision import Decision, SideDecision, Sides, TradingState
 from regime.events import StreamKey
-from regime_service.board import Board
+from regime_service.board import Board, StreamView
 
 KEY = StreamKey("m", "BTC/USDT:USDT", "5m")
+
+
+def view(observations: int) -> StreamView:
+    return StreamView(
+        evidence=(), outcomes={}, drawdown_ratio=0.0, drawdown_source="", observations=observations, late=0, holes=0
+    )
 
 
 def decision(version: int, symbol: str = KEY.symbol) -> Decision:
@@ -36,16 +42,16 @@ def test_the_newest_decision_of_each_stream_stands() -> None:
 
 def test_what_a_reader_took_does_not_change_under_its_hands() -> None:
     board = Board()
-    board.post([decision(1)], {KEY: "calm"})
+    board.post([decision(1)], {KEY: view(1)})
     taken = board.now
-    board.post([decision(2)], {KEY: "drifting"})
-    assert (taken.decisions[KEY].version, taken.views[KEY]) == (1, "calm")
-    assert (board.now.decisions[KEY].version, board.now.views[KEY]) == (2, "drifting")
+    board.post([decision(2)], {KEY: view(2)})
+    assert (taken.decisions[KEY].version, taken.views[KEY]) == (1, view(1))
+    assert (board.now.decisions[KEY].version, board.now.views[KEY]) == (2, view(2))
 
 
 def test_a_reader_cannot_change_the_board() -> None:
     board = Board()
-    board.post([decision(1)], {KEY: "calm"})
+    board.post([decision(1)], {KEY: view(1)})
     mappings: list[Any] = [board.now.decisions, board.now.views]
     for mapping in mappings:
         with pytest.raises(TypeError):
@@ -62,9 +68,9 @@ def test_a_lower_version_is_passed_over_and_counted() -> None:
 
 def test_views_that_are_not_named_stay() -> None:
     board = Board()
-    board.post([], {KEY: 1})
+    board.post([], {KEY: view(1)})
     board.post([decision(1)])
-    assert board.now.views[KEY] == 1
+    assert board.now.views[KEY] == view(1)
 
 
 def test_counters_have_a_name_and_labels() -> None:

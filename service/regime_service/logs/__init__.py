@@ -26,6 +26,6 @@ from regime_service.logs.tables import Progress
 from regime_service.logs.trades import TradeLog, profit_ratio, read_trades
 
 __all__ = [
-    "Caps", "CandleLog", "Columns", "FeatureLog", "Findings", "LogMapping", "Progress", "TradeLog", "TradeMapping",
+    "CandleLog", "Caps", "Columns", "FeatureLog", "Findings", "LogMapping", "Progress", "TradeLog", "TradeMapping",
     "profit_ratio", "read_candles", "read_features", "read_reference", "read_trades", "reference_from_bytes",
 ]  # fmt: skip

@@ -18,8 +18,8 @@ whether the sum is right:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -171,12 +171,16 @@ class ProfitUnit:
     def sentence(self) -> str:
         if self.unit == "unknown":
             return (
-                f"Column {self.column} does not follow from entry and exit price in any unit we know (fit {self.fit:.2f}); "
-                "it was not used, profit is worked out from the prices"
+                f"Column {self.column} does not follow from entry and exit price in any unit we know "
+                f"(fit {self.fit:.2f}); it was not used, profit is worked out from the prices"
             )
-        leverage = "unleveraged" if self.leverage is None or abs(self.leverage - 1) < 0.005 else f"at {self.leverage:g}x"
+        leverage = (
+            "unleveraged" if self.leverage is None or abs(self.leverage - 1) < 0.005 else f"at {self.leverage:g}x"
+        )
         fees = (
-            f"after {self.fee_round_trip_ratio:.4%} of fees per round trip" if self.fee_round_trip_ratio else "without fees"
+            f"after {self.fee_round_trip_ratio:.4%} of fees per round trip"
+            if self.fee_round_trip_ratio
+            else "without fees"
         )
         return (
             f"Column {self.column} seems to be a {self.unit} {leverage}, {fees}; it was not used, "
@@ -221,7 +225,7 @@ class Findings:
     dead_columns: tuple[str, ...] = ()
     near_empty_columns: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-    non_finite: dict[str, int] | None = None
+    non_finite: dict[str, int] = field(default_factory=dict)
     """Column -> cells that are empty, NaN or infinite (they became `None`)."""
     columns_changed: tuple[ColumnChange, ...] = ()
     misnamed: tuple[Misnamed, ...] = ()
@@ -267,7 +271,7 @@ def utc(ts_ms: int) -> str:
     >>> utc(1762145100000)
     '2025-11-03 04:45'
     """
-    moment = datetime.fromtimestamp(ts_ms / 1000, timezone.utc)
+    moment = datetime.fromtimestamp(ts_ms / 1000, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S" if ts_ms % 60_000 else "%Y-%m-%d %H:%M")
 
 
@@ -307,13 +311,17 @@ def span(seconds: float) -> str:
 
 
 def _sentences(f: Findings) -> Iterable[str]:
-    period = f" from {utc(f.first_ms)} to {utc(f.last_ms)} UTC" if f.first_ms is not None and f.last_ms is not None else ""
-    yield f"Read {count(f.rows_kept, f.what[:-1], f.what)} out of {count(f.rows_in, 'row')} in {count(len(f.files), 'file')}{period}."
+    period = (
+        f" from {utc(f.first_ms)} to {utc(f.last_ms)} UTC" if f.first_ms is not None and f.last_ms is not None else ""
+    )
+    files = count(len(f.files), "file")
+    yield f"Read {count(f.rows_kept, f.what[:-1], f.what)} out of {count(f.rows_in, 'row')} in {files}{period}."
     empty = [file.name for file in f.files if not file.rows]
     if empty:
         yield f"No rows at all in {listed(empty)}: a failed download, or a bot that wrote nothing. Check it."
     if f.refused_rows:
-        yield f"{count(f.refused_rows, 'row')} could not be understood and {'was' if f.refused_rows == 1 else 'were'} left out:"
+        verb = "was" if f.refused_rows == 1 else "were"
+        yield f"{count(f.refused_rows, 'row')} could not be understood and {verb} left out:"
         for item in f.refused[:SHOWN_MAX]:
             yield f"  {item.place}: {item.reason}."
         if len(f.refused) > SHOWN_MAX:
@@ -323,7 +331,7 @@ def _sentences(f: Findings) -> Iterable[str]:
             if use.borrowed:
                 yield (
                     f"{file.name}: {count(use.rows, 'row')} from line {use.first_line} to {use.last_line} "
-                    f"{'has' if use.rows == 1 else 'have'} {use.width} columns, the file's own header names another number. "
+                    f"{'has' if use.rows == 1 else 'have'} {use.width} columns, unlike the file's own header. "
                     f"Their columns were named by {use.header}; every value stands under its own name."
                 )
     if f.filtered_rows:
@@ -338,8 +346,8 @@ def _sentences(f: Findings) -> Iterable[str]:
         yield unit.sentence() + "."
     for overlap in f.overlaps:
         yield (
-            f"{overlap.trades:,} of {overlap.of:,} {overlap.side} trades begin before an earlier one has ended: this looks "
-            "like overlapping windows glued together. Win rates of such a list count some market hours twice."
+            f"{overlap.trades:,} of {overlap.of:,} {overlap.side} trades begin before an earlier one has ended: this "
+            "looks like overlapping windows glued together. Win rates of such a list count some market hours twice."
         )
     yield from f.notes
 
@@ -353,8 +361,8 @@ def _order(f: Findings) -> Iterable[str]:
         )
     if f.off_grid_rows:
         yield (
-            f"{count(f.off_grid_rows, 'row')} do not begin where a candle begins. If the time is the moment of writing, "
-            'set the mapping key time_is = "logged"; if the timeframe is wrong, give the right one.'
+            f"{count(f.off_grid_rows, 'row')} do not begin where a candle begins. If the time is the moment of "
+            'writing, set the mapping key time_is = "logged"; if the timeframe is wrong, give the right one.'
         )
     if f.duplicates:
         yield f"{count(f.duplicates, 'row')} stood there twice, with the same content; each was counted once."
@@ -376,11 +384,13 @@ def _forming(f: Findings) -> Iterable[str]:
     rest = [item for item in f.still_forming if not item.proven and not item.dropped]
     for item in dropped[:SHOWN_MAX]:
         why = "it was written before the candle closed" if item.proven else "nothing after it proves that it had closed"
-        yield f"The candle of {utc(item.ts_ms)} UTC ({item.file}, line {item.line}) was left out as still forming: {why}."
+        where = f"{utc(item.ts_ms)} UTC ({item.file}, line {item.line})"
+        yield f"The candle of {where} was left out as still forming: {why}."
     if proven:
         yield (
-            f"{count(len(proven), 'row')} bear a log time before their candle's close (first: {utc(proven[0].ts_ms)} UTC): the "
-            "model saw a candle that was still forming, or the log time is in another zone than assumed (UTC)."
+            f"{count(len(proven), 'row')} bear a log time before their candle's close (first: "
+            f"{utc(proven[0].ts_ms)} UTC): the model saw a candle that was still forming, "
+            "or the log time is in another zone than assumed."
         )
     for item in rest[:SHOWN_MAX]:
         yield (
@@ -412,11 +422,12 @@ def _columns(f: Findings) -> Iterable[str]:
                 groups.setdefault(item.ts_ms, []).append(item.name)
         for ts_ms, names in sorted(groups.items())[:SHOWN_MAX]:
             when = "at" if change == "appears" else "after"
-            yield f"{count(len(names), 'column')} {verb}{'s' if len(names) == 1 else ''} {when} {utc(ts_ms)} UTC: {listed(names)}."
+            ending = "s" if len(names) == 1 else ""
+            yield f"{count(len(names), 'column')} {verb}{ending} {when} {utc(ts_ms)} UTC: {listed(names)}."
     if f.dead_columns:
         yield (
-            f"{count(len(f.dead_columns), 'column')} never change{'s' if len(f.dead_columns) == 1 else ''} and cannot tell "
-            f"anything: {listed(f.dead_columns, 20)}. Look for a bug in how they are computed."
+            f"{count(len(f.dead_columns), 'column')} never change{'s' if len(f.dead_columns) == 1 else ''} and cannot "
+            f"tell anything: {listed(f.dead_columns, 20)}. Look for a bug in how they are computed."
         )
     if f.near_empty_columns:
         yield f"{count(len(f.near_empty_columns), 'column')} mostly empty: {listed(f.near_empty_columns, 20)}."

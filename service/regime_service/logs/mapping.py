@@ -19,7 +19,7 @@ Which column is what, when nothing is configured (case does not matter):
 from __future__ import annotations
 
 import re
-from datetime import timedelta, timezone, tzinfo
+from datetime import UTC, timedelta, timezone, tzinfo
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -55,10 +55,13 @@ PROBABILITY_NAMES: dict[str, tuple[str, ...]] = {
         "exit_short_probability", "probabilities.exit_short",
     ),
 }  # fmt: skip
-TAKEN_NAMES: dict[str, tuple[str, ...]] = {"long": ("taken.long", "taken_long"), "short": ("taken.short", "taken_short")}
+TAKEN_NAMES: dict[str, tuple[str, ...]] = {
+    "long": ("taken.long", "taken_long"),
+    "short": ("taken.short", "taken_short"),
+}
 
 
-class TableMapping(Section):
+class TableMapping(Section, frozen=True, kw_only=True):
     """What every kind of file has in common."""
 
     timezone: str = "UTC"
@@ -71,7 +74,7 @@ class TableMapping(Section):
     """Column -> text: only rows that hold this text are read, for example `{symbol = "BTC/USDT"}` of a mixed file."""
 
 
-class LogMapping(TableMapping):
+class LogMapping(TableMapping, frozen=True, kw_only=True):
     """Columns of feature logs, candle files and reference samples."""
 
     time: str | None = None
@@ -102,7 +105,7 @@ class LogMapping(TableMapping):
         return found
 
 
-class TradeMapping(TableMapping):
+class TradeMapping(TableMapping, frozen=True, kw_only=True):
     """Columns of trade lists. What is not given is looked for under the usual names (`TRADE_NAMES`)."""
 
     trade_id: str | None = None
@@ -178,7 +181,7 @@ def zone(name: str) -> tzinfo:
     """
     text = name.strip()
     if text.upper() in ("UTC", "Z", "GMT"):
-        return timezone.utc
+        return UTC
     if (match := _OFFSET.fullmatch(text)) is not None:
         offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
         if offset < timedelta(hours=24):
@@ -187,7 +190,8 @@ def zone(name: str) -> tzinfo:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise OperatorError(
-            f"`timezone`: unknown time zone {name!r}; write `UTC`, a name such as `Asia/Seoul` or an offset such as `+09:00`"
+            f"`timezone`: unknown time zone {name!r}; write `UTC`, a name such as `Asia/Seoul` "
+            "or an offset such as `+09:00`"
         ) from None
 
 

@@ -29,7 +29,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -37,7 +37,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from regime.errors import CallerError, OperatorError
+from regime.errors import CallerError, OperatorError, RegimeError
 from regime.events import TS_MS_MAX
 from regime_service.logs.findings import Tally, count, listed
 from regime_service.logs.mapping import TableMapping
@@ -54,7 +54,6 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 MISSING_WORDS = frozenset({"", "nan", "null", "none", "na", "n/a", "nat", "<na>", "#n/a", "-nan"})
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:inf|infinity)", re.IGNORECASE)
 _NESTED = ("features", "candle", "probabilities", "taken")
-_ROWS_MAX = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +158,12 @@ def sources(paths: Paths) -> list[Source]:
 
 
 def _sources(text: str) -> list[Source]:
-    path = Path(text).expanduser()
-    if "\0" in text:
-        raise OperatorError(f"{text!r} is not a file name")
-    if path.is_dir():
+    try:
+        path = Path(text).expanduser()
+        is_folder = path.is_dir()
+    except (OSError, ValueError, RuntimeError):
+        raise OperatorError(f"{text[:80]!r} is not a file name") from None
+    if is_folder:
         inside = [p for p in sorted(path.iterdir()) if p.is_file() and _is_table(p.name)]
         if not inside:
             raise OperatorError(f"{text}: the folder holds no table ({', '.join(SUFFIXES)}, each also with .gz)")
@@ -177,9 +178,17 @@ def _sources(text: str) -> list[Source]:
     raise OperatorError(f"{text}: there is no such file")
 
 
+def nothing_to_read(tables: Tables) -> None:
+    """Raise `OperatorError` if no file holds a single row."""
+    if not sum(tables.tally.rows):
+        raise OperatorError(f"no rows at all in {listed(tables.tally.names)}: header only or empty")
+
+
 def _is_table(name: str) -> bool:
     parts = name.lower().removesuffix(".gz")
-    return not name.startswith(".") and (parts.endswith(SUFFIXES) or re.search(r"\.(csv|jsonl)\.\d+$", parts) is not None)
+    return not name.startswith(".") and (
+        parts.endswith(SUFFIXES) or re.search(r"\.(csv|jsonl)\.\d+$", parts) is not None
+    )
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -224,7 +233,10 @@ class _Reader:
             self.tally.formats[file] = form + ("+gzip" if stream.zipped else "")
             try:
                 if form == "parquet":
-                    self._parquet(source, file)
+                    if stream.zipped:
+                        raise OperatorError(f"{source.name}: Parquet inside gzip is not read; unpack it first")
+                    raw.seek(0)
+                    self._parquet(raw, source.name, file)
                 elif form == "jsonl":
                     self._jsonl(stream, source.name, file)
                 elif form == "json":
@@ -260,18 +272,21 @@ class _Reader:
         known: set[str] = set()
         waiting: dict[tuple[int, int], tuple[Header | None, list[int], list[list[str]]]] = {}
         first = True
-        for line, cells in lines.rows(name, lambda width: header is not None and width == len(header.names)):
+        widths: set[int] = set()
+        for line, cells in lines.rows(widths):
             if first:
                 first = False
                 names = tuple(cell.strip() for cell in cells)
                 if not _is_data(names):
                     header = self._header(names, file, line, name)
+                    widths.add(len(names))
                     known.update(filter(None, names))
                     self._advance(file, 0, len(names))
                     continue
             elif cells[0] in known and sum(cell.strip() in known for cell in cells) * 2 > len(cells):
                 names = tuple(cell.strip() for cell in cells)
                 known.update(filter(None, names))
+                widths.add(len(names))
                 if header is None or names != header.names:
                     header = self._header(names, file, line, name)
                 continue
@@ -288,9 +303,13 @@ class _Reader:
             self._mark_cut(file, lines.line)
 
     def _header(self, names: tuple[str, ...], file: int, line: int, name: str) -> Header:
-        renamed = tuple(self.mapping.rename.get(n, n) for n in names)
+        renamed = tuple(self._renamed(n) for n in names)
         self.headers.append(Header(renamed, file, line, f"{name}, line {line}"))
         return self.headers[-1]
+
+    def _renamed(self, name: str) -> str:
+        nested = "features." if name.startswith("features.") else ""
+        return self.mapping.rename.get(name, nested + self.mapping.rename.get(name[len(nested) :], name[len(nested) :]))
 
     def _flush(self, file: int, header: Header | None, lines: list[int], rows: list[list[str]]) -> None:
         self._advance(file, len(lines), len(rows[0]))
@@ -360,19 +379,18 @@ class _Reader:
         self._named(file, lines, columns, keys)
 
     def _named(self, file: int, lines: list[int], columns: list[Column], keys: Sequence[str]) -> None:
-        names = tuple(self.mapping.rename.get(key, key) for key in keys)
+        names = tuple(self._renamed(_printable(key)) for key in keys)
         header = Header(names, file, 0, self.tally.names[file])
         self.chunks.append(Chunk(file, lines, columns, names, header))
 
     # --- Parquet
 
-    def _parquet(self, source: Source, file: int) -> None:
+    def _parquet(self, raw: BinaryIO, name: str, file: int) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            content = pa.BufferReader(source.content) if isinstance(source.content, bytes) else str(source.content)
-            table = pq.ParquetFile(content)
+            table = pq.ParquetFile(raw)
             if self.caps is not None:
                 meta = table.metadata
                 packed = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
@@ -390,12 +408,14 @@ class _Reader:
                 line += rows
                 self.tally.rows[file] += rows
                 self._advance(file, rows, int(flat.num_columns))
-                keys = [_nested_name(str(key)) for key in flat.column_names]
+                keys = [str(key) for key in flat.column_names]
                 columns = [_column_of_arrow(flat.column(i), pa) for i in range(flat.num_columns)]
                 self._named(file, lines, columns, keys)
-        except (pa.ArrowException, ValueError, NotImplementedError, MemoryError) as error:
+        except RegimeError:
+            raise
+        except Exception as error:  # a damaged file can make the library raise nearly anything
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise OperatorError(f"{source.name}: cannot be read as Parquet ({reason})") from None
+            raise OperatorError(f"{name}: cannot be read as Parquet ({reason})") from None
 
     # --- names for every row
 
@@ -449,10 +469,11 @@ class _Reader:
     def _width_reason(self, chunk: Chunk, width: int) -> str:
         known = sorted({len(h.names) for h in self.headers} | {len(names) for names in self.mapping.extra_headers})
         if not known:
-            return f"no file has a header line that names these {width} columns; give the names in the mapping key extra_headers"
+            return f"no file has a header line for these {width} columns; name them in the mapping key extra_headers"
         return (
-            f"{count(width, 'cell')}, but no header names so many columns (known: {listed(map(str, known))}); add the file "
-            "whose first line names them, or give the names in the mapping key extra_headers"
+            f"{count(width, 'cell')}, but no header names so many columns (known: "
+            f"{listed(map(str, known))}); add the file whose first line names them, "
+            "or give the names in the mapping key extra_headers"
         )
 
 
@@ -532,9 +553,12 @@ class _Lines:
             self._pending.append(text)
             yield text
 
-    def rows(self, name: str, fits: Callable[[int], bool]) -> Iterator[tuple[int, list[str]]]:
-        """Yield (line, cells). A quote that is never closed would swallow the lines behind it: where a record over
-        several lines does not fit the header, its lines are read one by one."""
+    def rows(self, widths: set[int]) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line, cells). `widths` are those that headers name, and may grow meanwhile.
+
+        A quote that is never closed would swallow the lines behind it: where a record over several lines fits no
+        header, its lines are read one by one.
+        """
         feed = self._feed()
         first = next(feed, None)
         if first is None:
@@ -550,7 +574,7 @@ class _Lines:
                 cells = None
             pending, self._pending = self._pending, []
             start = self.line - len(pending) + 1
-            if len(pending) > 1 and (cells is None or not fits(len(cells))):
+            if len(pending) > 1 and (cells is None or len(cells) not in widths):
                 for i, text in enumerate(pending):
                     if single := _single(text, delimiter):
                         yield start + i, single
@@ -575,7 +599,7 @@ def _single(text: str, delimiter: str) -> list[str]:
 
 
 def _is_data(names: Sequence[str]) -> bool:
-    """Whether a first line is a row rather than a header: more than half of it are numbers (and not just 0, 1, 2...)."""
+    """Whether a first line is a row and no header: more than half of it are numbers (and not just 0, 1, 2...)."""
     filled = [name for name in names if name]
     numbers = [name for name in filled if _NUMBER.fullmatch(name)]
     return len(numbers) * 2 > len(filled) and numbers != [str(i) for i in range(len(numbers))]
@@ -585,11 +609,11 @@ def _is_data(names: Sequence[str]) -> bool:
 
 
 def column_of_texts(cells: Sequence[str]) -> Column:
-    """Read the cells of one column. The fast way is one pass of `float`; only a column it refuses is looked at slowly."""
+    """Read the cells of one column: in one pass of `float`, and only where that fails, cell by cell."""
     joined = "".join(cells)
     if joined.isascii() and "_" not in joined:  # float() would take 1_000 and foreign digits
         try:
-            return Column(np.fromiter(map(float, cells), np.float64, len(cells)), {})
+            return Column(np.fromiter((float(cell or "nan") for cell in cells), np.float64, len(cells)), {})
         except ValueError:
             pass
     numbers = np.full(len(cells), np.nan)
@@ -621,7 +645,7 @@ def _column_of_values(cells: Sequence[Any]) -> Column:
             except OverflowError:
                 numbers[i] = math.inf
         elif isinstance(cell, str):
-            _put(cell, i, numbers, texts)
+            _put(_printable(cell), i, numbers, texts)
         elif isinstance(cell, datetime | date | time):
             texts[i] = cell.isoformat()
         elif cell is not None:
@@ -632,12 +656,10 @@ def _column_of_values(cells: Sequence[Any]) -> Column:
 def _column_of_arrow(column: Any, pa: Any) -> Column:
     kind = column.type
     if pa.types.is_timestamp(kind):
-        whole = column.cast(pa.timestamp("ns", tz=kind.tz), safe=False) if kind.unit == "ns" else column
-        per_ms = {"s": 0.001, "ms": 1, "us": 1_000, "ns": 1_000_000}[kind.unit]
-        integers = whole.cast(pa.int64())
+        integers = column.cast(pa.int64())
         known = np.asarray(integers.is_valid())
         values = np.asarray(integers.fill_null(0), dtype=np.int64)
-        ms = values * 1000 if kind.unit == "s" else values // int(per_ms)
+        ms = values * 1000 if kind.unit == "s" else values // {"ms": 1, "us": 1_000, "ns": 1_000_000}[kind.unit]
         return Column(np.where(known, ms.astype(np.float64), np.nan), {}, "naive" if kind.tz is None else "aware")
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
@@ -650,6 +672,11 @@ def _column_of_arrow(column: Any, pa: Any) -> Column:
     if pa.types.is_decimal(kind):
         return _column_of_values([None if cell is None else float(cell) for cell in column.to_pylist()])
     return _column_of_values(column.to_pylist())
+
+
+def _printable(text: str) -> str:
+    """Spell out halves of characters (JSON can carry them), which nothing could write again."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _json_value(text: str) -> Any:
@@ -671,10 +698,6 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
         elif not (key in _NESTED and value is None):
             flat[key] = value
     return flat
-
-
-def _nested_name(name: str) -> str:
-    return name
 
 
 def _kinds(chunks: list[Chunk]) -> dict[str, str]:
@@ -704,7 +727,7 @@ def _kinds(chunks: list[Chunk]) -> dict[str, str]:
         elif texts <= numbers:
             kinds[name] = "number"
         else:
-            times = sum(parse_time(text, timezone.utc) is not None for text in examples[name])
+            times = sum(parse_time(text, UTC) is not None for text in examples[name])
             kinds[name] = "time" if times * 2 > len(examples[name]) else "text"
     return kinds
 
@@ -745,7 +768,7 @@ def times_ms(column: Column, zone: tzinfo) -> Floats:
             )
         found = np.where(size == np.inf, np.nan, np.floor(found + 0.5))
         days = np.flatnonzero((size >= 19_000_101) & (size <= 21_001_231))
-        for i in days:  # 20251103
+        for i in days.tolist():  # 20251103
             ms = parse_time(str(int(numbers[i])), zone)
             found[i] = math.nan if ms is None else ms
     seen: dict[str, float] = {}
@@ -759,7 +782,7 @@ def times_ms(column: Column, zone: tzinfo) -> Floats:
     return sane
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
 
@@ -775,7 +798,7 @@ def parse_time(text: str, zone: tzinfo) -> float | None:
     try:
         moment = datetime.fromisoformat(text.replace("/", "-").removesuffix(" UTC"))
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc if text.endswith(" UTC") else zone)
+            moment = moment.replace(tzinfo=UTC if text.endswith(" UTC") else zone)
         return float((moment - _EPOCH) // _MS)
     except (ValueError, OverflowError):
         return None

@@ -23,14 +23,14 @@ from typing import Literal, NamedTuple
 
 from regime import codec
 from regime.config import EngineConfig, config_digest
-from regime.decision import TradingState
+from regime.decision import Decision, TradingState
 from regime.engine import Engine, Step
 from regime.errors import CallerError, CorruptionError, FieldError, RegimeError, Unavailable
-from regime.events import SIDES, AnyEvent, Command, Observation, Recalibrated, StreamKey, Tick, Trade, source_key
+from regime.events import SIDES, AnyEvent, Command, Observation, Recalibrated, Reconfigured, StreamKey, Tick, Trade, source_key
 from regime.fleet import Fleet, StreamStep
 from regime.reference import Reference
 from regime_service.board import Board, StreamView
-from regime_service.ports import Receipt
+from regime_service.ports import Counts, Receipt
 from regime_service.stores import Store, group
 
 log = logging.getLogger("regimegate")
@@ -67,7 +67,7 @@ class EmbeddedRunner:
         Open; the runner closes it.
     config
         The engine's configuration.
-    board
+    board, counters
         Where results are shown and counted.
     now_ms
         Wall clock that never goes back; not asked when `config.clock` is "event".
@@ -84,6 +84,7 @@ class EmbeddedRunner:
         store: Store,
         config: EngineConfig,
         board: Board,
+        counters: Counts,
         *,
         now_ms: Callable[[], int],
         queue_max: int = 1024,
@@ -93,6 +94,7 @@ class EmbeddedRunner:
         self._store = store
         self._config = config
         self._board = board
+        self._counters = counters
         self._now_ms = now_ms
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
@@ -143,8 +145,13 @@ class EmbeddedRunner:
         shown = dict.fromkeys(self._fleet)
         with group(self._store):
             for key, served in self._store.latest().items():
-                if key in self._fleet and (again := self._fleet.engine(key).continue_from(served)) is not None:
-                    self._store.put_decision(self._last_seq, again)
+                again = self._fleet.engine(key).decision if key in self._fleet else None
+                if again is not None and _differs(again, served):
+                    event = Reconfigured(
+                        model=key.model, symbol=key.symbol, timeframe=key.timeframe, policy_id=again.policy_id,
+                        served_version=max(served.version, again.version),
+                    )  # fmt: skip
+                    self._step(event, codec.encode(event), shown)
             self._tick_all(shown)
         self._show(shown)
 
@@ -306,10 +313,10 @@ class EmbeddedRunner:
                 self._step(tick, codec.encode(tick), shown)
             was_late = any([step.step.late for step in self._step(event, raw, shown)])
             late += was_late
-            self._board.count("events", _kind(event), "late" if was_late else "accepted")
+            self._counters.event(_kind(event), "late" if was_late else "accepted")
         if duplicates or conflicts:
-            self._board.count("events", _kind(job.events[0]), "duplicate", by=duplicates)
-            self._board.count("events", _kind(job.events[0]), "conflict", by=conflicts)
+            self._counters.event(_kind(job.events[0]), "duplicate", duplicates)
+            self._counters.event(_kind(job.events[0]), "conflict", conflicts)
         touched = dict.fromkeys(key for event in job.events for key in self._fleet.reached(event))
         return Receipt(len(fresh), duplicates, conflicts, late, tuple(touched), ())
 
@@ -338,7 +345,7 @@ class EmbeddedRunner:
                 what = "is stored already with other content"
                 errors.append(FieldError(f"[{i}]", f"{_name(event)} {what}"))
         if errors:
-            self._board.count("events", _kind(job.events[0]), "conflict", by=len(errors))
+            self._counters.event(_kind(job.events[0]), "conflict", len(errors))
             raise CallerError(
                 f"{errors[0].message}. Nothing of this request was stored. Send what was sent before, or "
                 "?on_conflict=keep to leave the stored one as it is.",
@@ -369,7 +376,7 @@ class EmbeddedRunner:
         for side in SIDES:
             before, after = step.before.sides.of(side), step.decision.sides.of(side)
             if before.state is TradingState.ACTIVE and after.state is not TradingState.ACTIVE:
-                self._board.count("pauses", *key, side, after.reasons[0].code if after.reasons else "unknown")
+                self._counters.pause(key, side, after.reasons[0].code if after.reasons else "unknown")
 
     def _snapshot(self) -> None:
         raw = self._fleet.snapshot()
@@ -404,6 +411,11 @@ class EmbeddedRunner:
             if job is not None:
                 job.done.set_exception(Unavailable(reason, retry_after_s=5))
         self._on_failure(reason)
+
+
+def _differs(again: Decision, served: Decision) -> bool:
+    """Whether recovery came to another answer than the one that was served; the time of judging does not count."""
+    return (again.version, again.policy_id, again.sides) != (served.version, served.policy_id, served.sides)
 
 
 def _view(engine: Engine) -> StreamView:

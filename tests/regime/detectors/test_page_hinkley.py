@@ -27,7 +27,16 @@ def world(seed: int) -> tuple[Reference, Any]:
     return Reference(list("abcdef"), reference), stream
 
 
-@pytest.mark.parametrize(("options", "river_options"), [({}, {}), ({"delta": 0.1, "limit": 12.0, "mode": "down", "memory": 40}, {"delta": 0.1, "threshold": 12.0, "mode": "down"})])
+@pytest.mark.parametrize(
+    ("options", "river_options"),
+    [
+        ({}, {}),
+        (
+            {"delta": 0.1, "limit": 12.0, "mode": "down", "memory": 40},
+            {"delta": 0.1, "threshold": 12.0, "mode": "down"},
+        ),
+    ],
+)
 def test_alarms_where_a_plain_loop_over_rivers_objects_does(
     options: dict[str, Any], river_options: dict[str, Any]
 ) -> None:
@@ -99,8 +108,10 @@ def test_share_limit_is_the_threshold() -> None:
 
 
 def test_the_module_can_be_imported_without_river() -> None:
-    code = "import sys; sys.modules['river'] = None; import regime.detectors.page_hinkley as m; m.PageHinkley.examples()"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = (
+        "import sys; sys.modules['river'] = None; import regime.detectors.page_hinkley as m; m.PageHinkley.examples()"
+    )
+    subprocess.run([sys.executable, "-c", f"{code}; P.examples()"], check=True)
 
 
 @pytest.mark.parametrize(

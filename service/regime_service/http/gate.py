@@ -1,0 +1,256 @@
+"""Who may knock: the first thing a request meets, before a byte of its body is read.
+
+In this order:
+
+1. Its `Host` is one of ours. A page of another site that has its own name resolve to this machine (DNS rebinding) is
+   told from a bot by nothing else.
+2. Its `Origin`, where there is one, is the site it knocks at; `Sec-Fetch-Site: cross-site` is refused too. A person who
+   follows a link to a page (top-level navigation, GET, not below /v1) may come from anywhere: the other site learns
+   nothing of it.
+3. Under /v1 the service must be able to answer and store; else 503 with the reason. A GET as well: an answer that
+   cannot be kept up is none.
+4. Its body is not over the limit: 413 at once by `Content-Length`, or as soon as the bytes that came say so.
+
+What still goes wrong further inside is caught here: 503, and a line in the log that holds no word of what was sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fastapi import Response
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from regime.errors import CallerError, RegimeError
+from regime_service.http.ports import Health
+from regime_service.http.problems import of_error, problem
+
+_LOG = logging.getLogger("regime_service.http")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"(https?)://(.+)")
+_DEFAULT_PORT = {"http": "80", "https": "443"}
+_CLOSE = {"Connection": "close"}
+
+
+class Site(NamedTuple):
+    """A host name (lower case) and its port as written; empty where none is."""
+
+    name: str
+    port: str
+
+
+def read_host(value: str) -> Site | None:
+    """Return what a `Host` header says; None where it says nothing a browser or bot would send.
+
+    >>> read_host("[::1]:8080"), read_host("a b")
+    (Site(name='[::1]', port='8080'), None)
+    """
+    found = _HOST.fullmatch(value.strip().lower())
+    return None if found is None else Site(found[1], found[2] or "")
+
+
+def same_site(origin: str, host: Site) -> bool:
+    """Whether a page of `origin` belongs to the site it knocks at.
+
+    >>> same_site("http://localhost:8080", Site("localhost", "8080")), same_site("null", Site("localhost", "8080"))
+    (True, False)
+    """
+    found = _ORIGIN.fullmatch(origin.strip().lower())
+    site = None if found is None else read_host(found[2])
+    if found is None or site is None:
+        return False
+    default = _DEFAULT_PORT[found[1]]
+    return (site.name, site.port or default) == (host.name, host.port or default)
+
+
+class Gate:
+    """ASGI middleware.
+
+    Parameters
+    ----------
+    app
+        What is behind it.
+    hosts
+        Names without port, lower case, that this service answers to (`::1` with or without brackets); `*` is any.
+    health
+        Whether the service can answer and store.
+    body_bytes_max, reference_bytes_max
+        Limits of a body; the second is for `PUT /v1/models/...`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: frozenset[str],
+        health: Callable[[], Health],
+        body_bytes_max: int,
+        reference_bytes_max: int,
+    ) -> None:
+        self._app = app
+        self._hosts = {host.lower() for host in hosts} | {f"[{host.lower()}]" for host in hosts if ":" in host}
+        self._health = health
+        self._body_bytes_max = body_bytes_max
+        self._reference_bytes_max = reference_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+        guarded = _is_api(scope["path"])
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
+                if guarded:
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            if refusal is None:
+                await self._app(scope, self._counted(scope, receive), send_guarded)
+            else:
+                await refusal(scope, receive, send_guarded)
+        except ClientDisconnect:
+            return  # Nobody is there to be answered.
+        except Exception as error:
+            if started:
+                raise
+            await _last_resort(scope, error)(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = _Headers(scope)
+        return (
+            self._check_host(headers)
+            or self._check_origin(scope, headers)
+            or self._check_ready(scope)
+            or self._check_length(scope, headers)
+        )
+
+    def _check_host(self, headers: _Headers) -> Response | None:
+        values = headers.all(b"host")
+        host = read_host(values[0]) if len(values) == 1 else None
+        if host is None:
+            return problem(403, "The request bears no readable Host header, so it is not for us.", headers=_CLOSE)
+        if "*" in self._hosts or host.name in self._hosts:
+            return None
+        return problem(
+            403,
+            f"This service does not answer to the name {host.name!r}. If that is its name, add it to `hosts` in the "
+            "configuration and start it again.",
+            headers=_CLOSE,
+        )
+
+    def _check_origin(self, scope: Scope, headers: _Headers) -> Response | None:
+        origins = headers.all(b"origin")
+        host = read_host(headers.all(b"host")[0])
+        foreign = host is None or not all(same_site(origin, host) for origin in origins)
+        if not foreign and "cross-site" in headers.all(b"sec-fetch-site"):
+            foreign = not (
+                scope["method"] == "GET"
+                and not _is_api(scope["path"])
+                and headers.all(b"sec-fetch-mode") == ["navigate"]
+                and headers.all(b"sec-fetch-dest") == ["document"]
+            )
+        if not foreign:
+            return None
+        return problem(
+            403,
+            "A page of another site asked, through a browser. Pages of other sites may neither read nor write here; "
+            "a bot sends no Origin header.",
+            headers=_CLOSE,
+        )
+
+    def _check_ready(self, scope: Scope) -> Response | None:
+        if not _is_api(scope["path"]):
+            return None
+        health = self._health()
+        if health.ready:
+            return None
+        return problem(
+            503,
+            f"{health.reason or 'The service is not ready'}. No answer can be given now; a bot keeps the one it holds "
+            "until its lease is over and then pauses. Ask again.",
+        )
+
+    def _check_length(self, scope: Scope, headers: _Headers) -> Response | None:
+        values = headers.all(b"content-length")
+        if not values:
+            return None
+        if len(set(values)) > 1 or not (values[0].isascii() and values[0].isdigit()):
+            return problem(400, "The Content-Length header is not a number of bytes.", headers=_CLOSE)
+        limit = self._limit(scope)
+        # A number of 20 digits is over any limit, and int() would refuse a very long one.
+        if len(values[0]) > 19 or int(values[0]) > limit:
+            return of_error(_too_large(limit))
+        return None
+
+    def _limit(self, scope: Scope) -> int:
+        reference = scope["method"] == "PUT" and scope["path"].startswith("/v1/models/")
+        return self._reference_bytes_max if reference else self._body_bytes_max
+
+    def _counted(self, scope: Scope, receive: Receive) -> Receive:
+        limit, received = self._limit(scope), 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > limit:
+                    raise _too_large(limit)
+            return message
+
+        return receive_counted
+
+
+class _Headers:
+    """Headers of a request as ASGI gives them: lower-case names, any number of each."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._pairs: list[tuple[bytes, bytes]] = list(scope["headers"])
+
+    def all(self, name: bytes) -> list[str]:
+        return [value.decode("latin-1").strip() for key, value in self._pairs if key.lower() == name]
+
+
+def _is_api(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def _too_large(limit: int) -> CallerError:
+    return CallerError(
+        f"The body is over the limit of {limit:,} bytes. Nothing was stored. Send it in smaller batches.", status=413
+    )
+
+
+def _last_resort(scope: Scope, error: Exception) -> Response:
+    if isinstance(error, RegimeError):
+        return of_error(error)
+    incident = secrets.token_hex(4)
+    # Where and of what kind, never its text: that may repeat what was sent, or a key.
+    where = "".join(traceback.format_tb(error.__traceback__))
+    kind, method, path = type(error).__name__, scope["method"], scope["path"]
+    _LOG.error("unexpected %s (incident %s) at %s %.200r\n%s", kind, incident, method, path, where)
+    return problem(
+        503,
+        f"Something went wrong in the service that nobody foresaw (incident {incident}, in its log). Whether what was "
+        "sent has been stored is unknown; sending the same again is harmless.",
+    )
+
+
+__all__ = ["Gate", "Site", "read_host", "same_site"]

@@ -1,0 +1,141 @@
+"""Errors as `application/problem+json` (RFC 9457): what happened, what it means, what to do.
+
+    {"type": "urn:regimegate:problem:conflict", "title": ..., "status": 409, "detail": ..., "errors": [{path, message}]}
+
+One function makes every one of them, so that none can hold what JSON cannot: text from outside is cleaned here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from regime.errors import CallerError, FieldError, RegimeError, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+DETAIL_LENGTH_MAX = 2_000
+RETRY_AFTER_S = 5
+"""Said with a 503 whose cause names no time of its own: by then the service has come back or ended itself."""
+
+
+class Kind(NamedTuple):
+    slug: str
+    title: str
+
+
+KINDS = {
+    400: Kind("malformed", "The request cannot be read"),
+    401: Kind("key", "A key is needed"),
+    403: Kind("refused", "The request is refused"),
+    404: Kind("unknown", "Nothing is known by that name"),
+    405: Kind("method", "This address does not take that method"),
+    409: Kind("conflict", "Something else is stored under the same key"),
+    413: Kind("too-large", "The body is too large"),
+    415: Kind("media-type", "The body is of a kind that is not taken here"),
+    422: Kind("invalid", "A value makes no sense"),
+    429: Kind("rate", "Too many requests"),
+    503: Kind("unavailable", "The service cannot take this now"),
+}
+
+
+class FieldProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """One value at fault: where it stands (`[30].features.rsi`, or the name of a query parameter) and what is wrong."""
+
+    path: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened, what it means, what to do. Nothing of a refused request is stored."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem]
+
+
+def clean(text: str, length_max: int = DETAIL_LENGTH_MAX) -> str:
+    """Return `text` as something any JSON reader and any terminal can take: no lone surrogates, no control characters.
+
+    >>> clean("a\\ud800b\\x1b")
+    'a\\\\ud800b\\\\x1b'
+    """
+    short = text if len(text) <= length_max else text[: length_max - 3] + "..."
+    plain = "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in short)
+    return plain.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    errors: Iterable[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the answer for one error; a status nobody foresaw becomes 400 or 503, by whose fault it is."""
+    if status not in KINDS:
+        status = 503 if status >= 500 else 400
+    kind = KINDS[status]
+    body = Problem(
+        type=f"urn:regimegate:problem:{kind.slug}",
+        title=kind.title,
+        status=status,
+        detail=clean(detail),
+        errors=[FieldProblem(path=clean(e.path, 500), message=clean(e.message, 500)) for e in errors],
+    )
+    all_headers = dict(headers or {})
+    if status == 503:
+        all_headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    if status == 413:
+        # The rest of the body is not worth reading.
+        all_headers["Connection"] = "close"
+    return Response(msgspec.json.encode(body), status, all_headers, MEDIA_TYPE)
+
+
+def of_error(error: RegimeError) -> Response:
+    """Return the answer for an error of ours; its `status_hint` is the status."""
+    match error:
+        case CallerError():
+            return problem(error.status_hint, error.detail, errors=error.errors)
+        case Unavailable():
+            return problem(503, error.detail, headers={"Retry-After": str(max(1, error.retry_after_s))})
+        case _:
+            # The store or the set-up, never the caller: whatever was asked may be asked again.
+            return problem(503, f"{error}. The service cannot go on; its operator must look at it.")
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error it knows of as a problem. What it does not know of, the gate catches."""
+
+    async def ours(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RegimeError)
+        return of_error(error)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"There is nothing at {request.url.path!r}. What there is stands at /docs and in /openapi.json."
+        elif error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            detail = f"{request.url.path} does not take {request.method}; it takes {allowed}."
+        return problem(error.status_code, detail, headers=error.headers)
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        # The input itself is not repeated: it may hold what JSON cannot.
+        found = [FieldError(".".join(map(str, e["loc"][1:])), str(e["msg"])) for e in error.errors()[:20]]
+        return problem(422, "The request holds a value that makes no sense; `errors` names it.", errors=found)
+
+    app.add_exception_handler(RegimeError, ours)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+__all__ = ["MEDIA_TYPE", "FieldProblem", "Problem", "clean", "install", "of_error", "problem"]

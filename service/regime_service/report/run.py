@@ -1,0 +1,489 @@
+"""Offline replay: read the files of a bot, play them through the engine of the service, write what happened.
+
+    report.html      for a person: one file, pictures inside, no request to anybody
+    report.json      the same for a program
+    decisions.jsonl  the answer after each observation (or, without observations, each answer that changed something)
+
+The same files and the same configuration give the same `report.json` and `decisions.jsonl`, byte for byte, on whatever
+day and in whatever folder they are read: no clock, no path and no randomness without a seed goes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from regime.config import EngineConfig, config_digest
+from regime.decision import Decision, to_answer
+from regime.errors import OperatorError
+from regime.events import (
+    SIDES, AnyEvent, Candle, Observation, Recalibrated, StreamKey, Trade, available_ms,
+)  # fmt: skip
+from regime.fleet import Fleet
+from regime.guard_value import GuardValue, Verdict, curves, guard_value, verdicts
+from regime.policy import PRESETS
+from regime.reference import Reference
+from regime.replay import merged, replay
+from regime.timeframe import timeframe_ms
+from regime_service.logs import LogMapping, TradeMapping, read_candles, read_features, read_reference, read_trades
+from regime_service.logs.findings import Findings
+from regime_service.report import pictures, words
+from regime_service.report.story import Story, plain_change, plain_drift, said
+
+EPOCH = "0" * 26
+"""A replay has no store, so its answers bear the smallest ULID."""
+LEASE_SLACK_MS = 60_000
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """What to replay, and where to."""
+
+    reference: str | None
+    features: tuple[str, ...]
+    """May be empty: then trades alone are played."""
+    trades: tuple[str, ...] | None
+    candles: tuple[str, ...] | None
+    model: str
+    symbol: str
+    timeframe: str
+    config: EngineConfig
+    out: Path
+    feature_mapping: LogMapping = field(default_factory=LogMapping)
+    trade_mapping: TradeMapping = field(default_factory=TradeMapping)
+    candle_mapping: LogMapping = field(default_factory=LogMapping)
+    reference_mapping: LogMapping = field(default_factory=LogMapping)
+    json: bool = False
+    """True where a program reads the answer: nothing is written to the console, the caller prints what is returned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What the files held."""
+
+    reference: Reference | None
+    reference_version: str | None
+    observations: list[Observation]
+    trades: list[Trade]
+    candles: list[Candle]
+    findings: dict[str, Findings]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What playing them came to."""
+
+    story: Story
+    fleet: Fleet
+    events: int
+    ticks: int
+    lines: int
+
+
+def run_replay(options: ReplayOptions, console: Console) -> dict[str, Any]:
+    """Replay the files of `options`, write the report into `options.out` and return what `report.json` holds.
+
+    Raises `OperatorError` or `CallerError` in one sentence for input that cannot be used; nothing is written then.
+    A progress bar is shown on a terminal, nothing in a pipe.
+    """
+    with _bars(console, quiet=options.json) as bars:
+        inputs = _read(options, bars)
+        config = msgspec.structs.replace(options.config, clock="event")
+        if not inputs.observations:
+            # Nobody can be silent who never speaks: without observations there is no warm-up and no staleness.
+            config = msgspec.structs.replace(config, require_observations=False)
+        _make_folder(options.out)
+        key = StreamKey(options.model, options.symbol, options.timeframe)
+        result = _play(inputs, config, key, options.out, bars)
+        judged = verdicts(inputs.trades, {key: result.story.decisions})
+        shadow = sum(trade.shadow for trade in inputs.trades)
+        value = guard_value(judged, shadow_left_out=shadow) if judged else None
+        compared = _compare(inputs, config, key, value, result.story, bars)
+        drawn = list(_pictures(inputs, config, result.story, judged, bars))
+        report = _report(inputs, config, key, result, judged, value, compared, drawn)
+    # The page is made from what the file holds, so that the two cannot tell different stories.
+    raw = msgspec.json.encode(report)
+    told: dict[str, Any] = msgspec.json.decode(raw)
+    _write(options.out / "report.json", msgspec.json.format(raw, indent=1) + b"\n")
+    _write(options.out / "report.html", _page(told, drawn).encode())
+    if not options.json:
+        summary = told["summary"]
+        for sentence in (summary["happened"], summary["means"], summary["do"]):
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Report: {options.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    return told
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def _read(options: ReplayOptions, bars: Progress) -> _Inputs:
+    if not options.features and not options.trades:
+        raise OperatorError("there is nothing to replay: give --features, --trades, or both")
+    try:
+        timeframe_ms(options.timeframe)
+    except ValueError as error:
+        raise OperatorError(f"--timeframe: {error}") from None
+    stream = {"model": options.model, "symbol": options.symbol, "timeframe": options.timeframe}
+    market = {"symbol": options.symbol, "timeframe": options.timeframe}
+    task = bars.add_task("reading", total=None)
+
+    def progress(done: int, name: str) -> None:
+        bars.update(task, completed=done, description=f"reading {Path(name).name}")
+
+    findings: dict[str, Findings] = {}
+    reference, version = None, None
+    if options.reference is not None:
+        reference, findings["reference"] = read_reference(
+            options.reference, mapping=options.reference_mapping, timeframe=options.timeframe, progress=progress
+        )
+        version = _stem(options.reference)
+    observations: list[Observation] = []
+    if options.features:
+        log = read_features(options.features, **stream, mapping=options.feature_mapping, progress=progress)
+        observations, findings["features"] = log.observations, log.findings
+    trades: list[Trade] = []
+    if options.trades:
+        fee = options.config.model(options.model).fee_ratio
+        listed = read_trades(options.trades, **stream, mapping=options.trade_mapping, fee_ratio=fee, progress=progress)
+        trades, findings["trades"] = listed.trades, listed.findings
+    candles: list[Candle] = []
+    if options.candles:
+        market_log = read_candles(options.candles, **market, mapping=options.candle_mapping, progress=progress)
+        candles, findings["candles"] = market_log.candles, market_log.findings
+    bars.remove_task(task)
+    return _Inputs(
+        reference=reference, reference_version=version, observations=observations, trades=trades, candles=candles,
+        findings=findings,
+    )  # fmt: skip
+
+
+def _stem(file: str) -> str:
+    name = Path(file).name.removesuffix(".gz")
+    return (Path(name).stem or name)[:128]
+
+
+# --- playing --------------------------------------------------------------------------------------------------------
+
+
+def _fleet(inputs: _Inputs, config: EngineConfig) -> Fleet:
+    known = {} if inputs.reference is None else {inputs.reference.reference_id: inputs.reference}
+
+    def reference(reference_id: str) -> Reference:
+        return known[reference_id]
+
+    return Fleet(config, reference)
+
+
+def _events(inputs: _Inputs, key: StreamKey) -> list[AnyEvent]:
+    first: list[AnyEvent] = []
+    if inputs.reference is not None and inputs.reference_version is not None:
+        first.append(
+            Recalibrated(
+                model=key.model, symbol=key.symbol, timeframe=key.timeframe, version=inputs.reference_version,
+                reference_id=inputs.reference.reference_id, trained_until_ms=inputs.reference.trained_until_ms,
+            )
+        )  # fmt: skip
+    return merged(first, inputs.candles, inputs.trades, inputs.observations)
+
+
+def _play(inputs: _Inputs, config: EngineConfig, key: StreamKey, out: Path, bars: Progress) -> _Result:
+    events = _events(inputs, key)
+    fleet = _fleet(inputs, config)
+    story = _story(inputs, config, key)
+    valid_for_ms = timeframe_ms(key.timeframe) + LEASE_SLACK_MS
+    encoder = msgspec.json.Encoder()
+    ticks = lines = 0
+    task = bars.add_task("playing", total=len(events))
+    try:
+        with (out / "decisions.jsonl").open("wb") as file:
+            for played in replay(events, fleet):
+                tick = type(played.event).__name__ == "Tick"
+                ticks += tick
+                if not tick:
+                    bars.advance(task)
+                story.take(played, fleet.engine(key) if key in fleet else None)
+                for step_key, step in played.steps:
+                    told = isinstance(played.event, Observation) if inputs.observations else step.changed
+                    if told and step_key == key:
+                        answer = to_answer(step.decision, epoch=EPOCH, valid_for_ms=valid_for_ms)
+                        file.write(encoder.encode(answer) + b"\n")
+                        lines += 1
+    except OSError as error:
+        raise _cannot_write(out / "decisions.jsonl", error) from None
+    bars.remove_task(task)
+    return _Result(story=story, fleet=fleet, events=len(events), ticks=ticks, lines=lines)
+
+
+def _story(inputs: _Inputs, config: EngineConfig, key: StreamKey) -> Story:
+    # Candles alone are no sign of a bot: the period is that of its observations and trades.
+    times = [at for event in (*inputs.observations, *inputs.trades) if (at := available_ms(event)) is not None]
+    seen = [at for event in inputs.observations if (at := available_ms(event)) is not None]
+    observed = (min(seen), max(seen)) if seen else None
+    return Story(key, config, period_ms=(min(times), max(times)), observed_ms=observed)
+
+
+def _compare(
+    inputs: _Inputs, config: EngineConfig, key: StreamKey, value: GuardValue | None, story: Story, bars: Progress
+) -> list[dict[str, Any]]:
+    """Return one row per set of rules: the one asked for, then the shipped presets, each over the same files."""
+    if value is None:
+        return []
+    own = config.preset if config.rules is None else "your rules"
+    rows = [_row(own, value, story)]
+    for preset in PRESETS:
+        if preset == own:
+            continue
+        other = msgspec.structs.replace(config, preset=preset, rules=None, detectors=_detectors(config))
+        again, events = _story(inputs, other, key), _events(inputs, key)
+        fleet = _fleet(inputs, other)
+        task = bars.add_task(f"the same under {preset}", total=len(events))
+        for played in replay(events, fleet):
+            again.take(played, None)
+            bars.advance(task)
+        bars.remove_task(task)
+        judged = verdicts(inputs.trades, {key: again.decisions})
+        rows.append(_row(preset, guard_value(judged, shadow_left_out=value.shadow_left_out), again))
+    return rows
+
+
+def _detectors(config: EngineConfig) -> Any:
+    return list(PRESETS[config.preset].detectors) if config.detectors is None else config.detectors
+
+
+def _row(name: str, value: GuardValue, story: Story) -> dict[str, Any]:
+    return {
+        "rules": name,
+        "refused": value.refused,
+        "profit_ratio": value.profit_with_ratio,
+        "drawdown_ratio": value.drawdown_with_ratio,
+        "shifts_as_good_ratio": value.shifts_as_good_ratio,
+        "pauses": sum(story.pauses(side) for side in SIDES),
+    }
+
+
+# --- telling --------------------------------------------------------------------------------------------------------
+
+
+def _pictures(
+    inputs: _Inputs, config: EngineConfig, story: Story, judged: Sequence[Verdict], bars: Progress
+) -> Iterator[pictures.Picture]:
+    task = bars.add_task("drawing", total=None)
+    period_ms = (story.start_ms, story.end_ms)
+    stretches = {side: story.stretches(side) for side in SIDES}
+    model = config.model(story.key.model)
+    yield pictures.price(_prices(inputs, period_ms), stretches, period_ms)
+    kinds = [detector.kind for detector in _detectors(config)]
+    if not kinds:
+        yield pictures.drift("no detector", None, why_not="none is configured", period_ms=period_ms)
+    for kind in kinds:
+        yield pictures.drift(kind, story.drift.get(kind), why_not=_why_no_drift(inputs), period_ms=period_ms)
+    yield pictures.win_rate([t for t in inputs.trades if not t.shadow] or inputs.trades)
+    yield pictures.thresholds(stretches, (model.entry, model.exit), period_ms)
+    yield pictures.equity(curves(judged), judged)
+    bars.remove_task(task)
+
+
+def _why_no_drift(inputs: _Inputs) -> str:
+    if not inputs.observations:
+        return "no observations were given"
+    if inputs.reference is None:
+        return f"no reference was given, and {len(inputs.observations):,} observations are too few to be their own"
+    return f"{len(inputs.observations):,} observations are too few to fill its window"
+
+
+def _prices(inputs: _Inputs, period_ms: tuple[int, int]) -> tuple[list[int], list[float], str]:
+    """Return times, prices and where they come from: candles, else the observations' candles, else trades."""
+    candles = [
+        (at, c.close) for c in inputs.candles
+        if (at := available_ms(c)) is not None and period_ms[0] <= at <= period_ms[1]
+    ]  # fmt: skip
+    own = [(at, o.candle.close) for o in inputs.observations if o.candle and (at := available_ms(o)) is not None]
+    traded = [pair for t in inputs.trades for pair in ((t.opened_ms, t.entry_price), (t.closed_ms, t.exit_price))]
+    for found, source in (
+        (candles, "candles"),
+        (own, "candles of the feature log"),
+        (traded, "entries and exits of trades"),
+    ):
+        if found:
+            found.sort()
+            return [at for at, _ in found], [value for _, value in found], source
+    return [], [], "none"
+
+
+def _report(
+    inputs: _Inputs,
+    config: EngineConfig,
+    key: StreamKey,
+    result: _Result,
+    judged: Sequence[Verdict],
+    value: GuardValue | None,
+    compared: list[dict[str, Any]],
+    drawn: Sequence[pictures.Picture],
+) -> dict[str, Any]:
+    story = result.story
+    model = config.model(key.model)
+    firings = story.firings()
+    drift = plain_drift(story.drift, [detector.kind for detector in _detectors(config)])
+    engine = result.fleet.engine(key)
+    last: Decision | None = engine.decision
+    real = sum(not trade.shadow for trade in inputs.trades)
+    return {
+        "format": FORMAT,
+        "stream": {"model": key.model, "symbol": key.symbol, "timeframe": key.timeframe},
+        "summary": {
+            "happened": words.happened(
+                story, observations=story.judged, trades=len(inputs.trades), findings=inputs.findings, base=model.entry
+            ),
+            "means": words.means(value, drift),
+            "do": words.to_do(story, firings, value, inputs.findings, mode=config.mode),
+        },
+        "notes": words.notes(story, config, judged, value, inputs.findings),
+        "period": {"from_ms": story.start_ms, "to_ms": story.end_ms},
+        "inputs": {what: _input(found) for what, found in inputs.findings.items()},
+        "reference": None
+        if inputs.reference is None
+        else {
+            "reference_id": inputs.reference.reference_id, "version": inputs.reference_version,
+            "rows": inputs.reference.rows, "features": len(inputs.reference.names),
+        },
+        "counts": {
+            "events": result.events, "ticks": result.ticks, "observations": len(inputs.observations),
+            "observations_judged": story.judged, "observations_late": story.late,
+            "trades": len(inputs.trades), "trades_real": real, "trades_shadow": len(inputs.trades) - real,
+            "candles": len(inputs.candles), "decision_lines": result.lines, "versions": last.version if last else 0,
+            "balanced": all(found.balanced for found in inputs.findings.values())
+            and story.judged + story.late == len(inputs.observations),
+        },
+        "digest": result.fleet.digest(),
+        "decision_chain": engine.state.chain,
+        "config": {"digest": config_digest(config), **msgspec.to_builtins(config)},
+        "policy_id": last.policy_id if last else None,
+        "last_answer": None if last is None
+        else to_answer(last, epoch=EPOCH, valid_for_ms=timeframe_ms(key.timeframe) + LEASE_SLACK_MS),
+        "sides": {
+            side: {
+                "shares": story.shares(side), "pauses": story.pauses(side),
+                "entry_raised_share": story.raised(side, model.entry),
+                "state_at_end": None if last is None else str(said(last, side).state),
+            }
+            for side in SIDES
+        },
+        "timeline": [plain_change(change) for change in story.changes()],
+        "rules": [
+            {
+                "code": f.code, "kind": f.kind, "side": f.side, "since_ms": f.since_ms, "until_ms": f.until_ms,
+                "value": f.value, "limit": f.limit, "version": f.version, "text": f.text,
+            }
+            for f in firings
+        ],
+        "rules_by_code": _by_code(story),
+        "drift": drift,
+        "guard_value": None if value is None else msgspec.to_builtins(value),
+        "compared": compared,
+        "refused_trades": [
+            {
+                "trade_id": v.trade.trade_id, "side": v.trade.side, "opened_ms": v.trade.opened_ms,
+                "profit_ratio": v.trade.profit_ratio, "codes": list(v.codes),
+            }
+            for v in judged if v.refused
+        ],
+        "pictures": [
+            {"name": p.name, "title": p.title, "drawn": p.png is not None, "sentence": p.caption} for p in drawn
+        ],
+    }  # fmt: skip
+
+
+def _by_code(story: Story) -> list[dict[str, Any]]:
+    """Return for every rule there is (faults first) how often it fired and how long it stood, per side."""
+    found = []
+    for code in (*story.fault_codes, *story.rule_codes):
+        row: dict[str, Any] = {"code": code, "kind": "fault" if code in story.fault_codes else "rule"}
+        for side in SIDES:
+            its = [f for f in story.firings() if f.code == code and f.side == side]
+            stood = sum((story.end_ms if f.until_ms is None else f.until_ms) - f.since_ms for f in its)
+            whole = story.end_ms - story.start_ms
+            row[side] = {"fired": len(its), "share": stood / whole if whole else 0.0}
+        found.append(row)
+    return found
+
+
+def _input(found: Findings) -> dict[str, Any]:
+    """Return findings as plain values; files are called by their names, not by where they lie."""
+    names = _short_names([file.name for file in found.files])
+
+    def short(node: Any) -> Any:
+        if isinstance(node, str):
+            for long, name in names.items():
+                node = node.replace(long, name)
+            return node
+        if isinstance(node, dict):
+            return {key: short(value) for key, value in node.items()}
+        return [short(value) for value in node] if isinstance(node, list | tuple) else node
+
+    return {
+        "balanced": found.balanced,
+        "sentences": short(found.sentences()),
+        **{name: short(value) for name, value in found.to_builtins().items()},
+    }
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """Map each path to its last part, or to as many parts as tell it from the others; longest path first."""
+    found: dict[str, str] = {}
+    for name in sorted(set(names), key=lambda n: (-len(n), n)):
+        parts = Path(name).parts
+        for taken in range(1, len(parts) + 1):
+            short = "/".join(parts[-taken:])
+            if not any(other != name and Path(other).parts[-taken:] == parts[-taken:] for other in names):
+                break
+        found[name] = short.lstrip("/")
+    return {name: short for name, short in found.items() if name != short}
+
+
+def _page(told: dict[str, Any], drawn: Sequence[pictures.Picture]) -> str:
+    from regime_service.report.page import render
+
+    return render(told, {picture.name: picture.data_uri for picture in drawn if picture.png is not None})
+
+
+# --- the folder and the terminal ------------------------------------------------------------------------------------
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(out, error) from None
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise _cannot_write(file, error) from None
+
+
+def _cannot_write(file: Path, error: OSError) -> OperatorError:
+    return OperatorError(f"{file}: cannot be written ({error.strerror or 'input/output error'})")
+
+
+@contextmanager
+def _bars(console: Console, *, quiet: bool) -> Iterator[Progress]:
+    progress: Callable[..., Progress] = Progress
+    with progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=quiet or not console.is_terminal,
+    ) as bars:  # fmt: skip
+        yield bars
+
+
+__all__ = ["ReplayOptions", "run_replay"]

@@ -1,0 +1,95 @@
+"""Helpers for tests, ours and yours: a hand-wound clock, and a real service in a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+
+class HandClock:
+    """A clock in milliseconds that is wound by hand."""
+
+    def __init__(self, ms: int) -> None:
+        self.ms = ms
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+class Answer:
+    """One HTTP answer."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Served:
+    """`regime serve` in a process of its own, on a free port, with its store in `folder`.
+
+    Started again in the same folder it continues from the same store. Whoever starts it ends it: `stop` or `kill`.
+    Raises `RuntimeError` with what it printed when it does not start.
+    """
+
+    def __init__(self, folder: Path, config: str = 'clock = "event"\n', *arguments: str) -> None:
+        (folder / "config.toml").write_text(config, "utf-8")
+        self.store = folder / "store.db"
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "regime_service.cli", "serve", "--config", str(folder / "config.toml"),
+                "--store", str(self.store), "--port", "0", *arguments,
+            ],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if "http://" not in line:
+            self.process.wait(20)
+            assert self.process.stderr is not None
+            raise RuntimeError(f"the service did not start: {line}{self.process.stderr.read()}")
+        self.address = line.split("http://")[1].strip()
+        self._connection: http.client.HTTPConnection | None = None
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(self.address, timeout=60)
+        self._connection.request(method, path, body, headers or {})
+        response = self._connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    def get(self, path: str, headers: dict[str, str] | None = None, **query: str) -> Answer:
+        return self.request("GET", f"{path}?{urlencode(query)}" if query else path, headers=headers)
+
+    def post(self, path: str, body: Any, content_type: str = "application/json") -> Answer:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.request("POST", path, raw, {"Content-Type": content_type})
+
+    def put(self, path: str, body: bytes, content_type: str) -> Answer:
+        return self.request("PUT", path, body, {"Content-Type": content_type})
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        self.process.kill()
+        self._leave()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self._leave()
+
+    def _leave(self) -> int:
+        if self._connection is not None:
+            self._connection.close()
+        self.process.communicate(timeout=30)
+        return self.process.returncode

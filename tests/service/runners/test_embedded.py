@@ -1,0 +1,315 @@
+"""The embedded runner: durable before it is answered, the same after a restart, 503 rather than unsafe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from regime.config import DetectorConfig, EngineConfig
+from regime.decision import TradingState
+from regime.errors import CallerError, Unavailable
+from regime.events import Command, Observation, Recalibrated, StreamKey, Tick, Trade
+from regime.fleet import Fleet
+from regime.reference import Reference
+from regime.replay import replay
+from regime_service.board import Board
+from regime_service.metrics import Counters
+from regime_service.runners.embedded import EmbeddedRunner
+from regime_service.stores import StoreFailed
+from regime_service.stores.sqlite import SqliteStore
+from regime_service.testing import HandClock
+
+KEY = StreamKey("m", "BTC/USDT", "5m")
+STEP_MS = 300_000
+NAMES = ["a", "b", "c"]
+
+
+def reference() -> Reference:
+    return Reference(NAMES, np.random.default_rng(3).standard_normal((3000, 3)))
+
+
+def observation(i: int, **changes: Any) -> Observation:
+    values = np.random.default_rng(1000 + i).standard_normal(3) * (1 if i < 150 else 3)
+    features = dict(zip(NAMES, values.tolist(), strict=True))
+    return Observation(model="m", symbol="BTC/USDT", timeframe="5m", ts_ms=i * STEP_MS, features=features | changes)
+
+
+def trade(i: int, profit_ratio: float) -> Trade:
+    return Trade(
+        model="m", symbol="BTC/USDT", timeframe="5m", trade_id=f"t{i}", side="long", opened_ms=i * STEP_MS,
+        closed_ms=(i + 1) * STEP_MS, entry_price=100.0, exit_price=101.0, profit_ratio=profit_ratio,
+    )  # fmt: skip
+
+
+def history() -> tuple[list[Any], dict[str, bytes]]:
+    sample = reference()
+    events: list[Any] = [
+        Recalibrated(model="m", symbol="BTC/USDT", timeframe="5m", version="1", reference_id=sample.reference_id)
+    ]
+    for i in range(300):
+        if not 200 <= i < 206:  # a hole, long enough to be stale
+            events.append(observation(i))
+        if i % 7 == 0:
+            events.append(trade(i, 0.01 if i < 150 else -0.02))
+    return events, {sample.reference_id: sample.to_bytes()}
+
+
+Start = Callable[..., EmbeddedRunner]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running: list[EmbeddedRunner] = []
+
+    def begin(config: EngineConfig | None = None, *, now_ms: Callable[[], int] = lambda: 0, **options: Any) -> Any:
+        store = options.pop("store", None) or SqliteStore(tmp_path / "s.db")
+        chosen = EngineConfig(clock="event") if config is None else config
+        runner = EmbeddedRunner(store, chosen, Board(), Counters(), now_ms=now_ms, **options)
+        runner.start()
+        running.append(runner)
+        return runner
+
+    yield begin
+    for runner in running:
+        runner.stop()
+
+
+def feed(runner: EmbeddedRunner, events: list[Any], references: dict[str, bytes], *, size: int) -> None:
+    for at in range(0, len(events), size):
+        runner.submit(events[at : at + size], references=references if at == 0 else None).result(timeout=30)
+
+
+def offline_digest(config: EngineConfig) -> str:
+    events, raw = history()
+    references = {name: Reference.from_bytes(body) for name, body in raw.items()}
+    fleet = Fleet(config, references.__getitem__)
+    for _ in replay(events, fleet):
+        pass
+    return fleet.digest()
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_the_digest_is_that_of_a_replay_whatever_the_batches(start: Start, size: int) -> None:
+    runner = start()
+    feed(runner, *history(), size=size)
+    assert runner.digest() == offline_digest(EngineConfig(clock="event"))
+
+
+def test_a_tick_is_in_the_log_where_time_alone_changed_something(start: Start) -> None:
+    runner = start()
+    feed(runner, *history(), size=50)
+    kinds = [raw for _, raw in runner._store.events()]
+    assert any(b'"kind":"tick"' in raw for raw in kinds)
+
+
+@pytest.mark.parametrize("kind", ["ks", "adwin"])
+@pytest.mark.parametrize("snapshot_every", [40, 10_000])
+def test_a_restart_half_way_continues_bit_for_bit(start: Start, tmp_path: Path, kind: str, snapshot_every: int) -> None:
+    """With ks from snapshot and tail; with river's objects, which nothing can take out, from the log alone."""
+    config = EngineConfig(clock="event", detectors=[DetectorConfig(kind=kind)])
+    events, references = history()
+    runner = start(config, snapshot_every=snapshot_every)
+    feed(runner, events[:170], references, size=10)
+    before, answer = runner.digest(), runner._board.now.decisions[KEY]
+    runner.stop()
+    again = start(config, snapshot_every=snapshot_every)
+    assert again.digest() == before
+    assert again._board.now.decisions[KEY] == answer
+    feed(again, events[170:], {}, size=10)
+    assert again.digest() == offline_digest(config)
+
+
+def test_the_same_batch_twice_changes_nothing_the_second_time(start: Start) -> None:
+    runner = start()
+    batch = [observation(i) for i in range(60)]
+    first = runner.submit(batch).result(30)
+    digest = runner.digest()
+    second = runner.submit(batch).result(30)
+    assert (first.accepted, first.duplicates) == (60, 0)
+    assert (second.accepted, second.duplicates) == (0, 60)
+    assert runner.digest() == digest
+    assert second.decisions == first.decisions
+
+
+def test_a_batch_with_a_conflict_changes_nothing_at_all(start: Start) -> None:
+    runner = start()
+    runner.submit([observation(0)]).result(30)
+    digest, last_seq = runner.digest(), runner._store.last_seq()
+    with pytest.raises(CallerError) as refused:
+        runner.submit([observation(1), observation(0, a=9.0), observation(2)]).result(30)
+    assert refused.value.status_hint == 409
+    assert refused.value.errors[0].path == "[1]"
+    assert (runner.digest(), runner._store.last_seq()) == (digest, last_seq)
+
+
+def test_a_conflict_within_one_batch_is_seen_too(start: Start) -> None:
+    runner = start()
+    with pytest.raises(CallerError):
+        runner.submit([observation(0), observation(0, a=9.0)]).result(30)
+    assert runner._store.last_seq() == 0
+
+
+def test_keep_leaves_the_stored_one_and_counts_it(start: Start) -> None:
+    runner = start()
+    runner.submit([observation(0)]).result(30)
+    kept = runner.submit([observation(0, a=9.0), observation(1)], on_conflict="keep").result(30)
+    assert (kept.accepted, kept.conflicts) == (1, 1)
+
+
+def test_an_old_observation_is_stored_and_counted_but_not_judged(start: Start) -> None:
+    runner = start()
+    feed(runner, [observation(i) for i in range(60) if i != 30], {}, size=60)
+    before = runner._board.now.decisions[KEY]
+    receipt = runner.submit([observation(30)]).result(30)
+    assert (receipt.accepted, receipt.late) == (1, 1)
+    assert runner._board.now.decisions[KEY] == before
+    assert runner._store.last_seq() == 60
+
+
+def test_silence_is_judged_without_any_request(start: Start) -> None:
+    clock = HandClock(60 * STEP_MS)
+    runner = start(EngineConfig(clock="wall"), now_ms=clock)
+    runner.submit([observation(i) for i in range(60)]).result(30)
+    assert runner._board.now.decisions[KEY].sides.long.state is TradingState.ACTIVE
+    clock.ms += 3 * STEP_MS
+    for _ in range(200):
+        decision = runner._board.now.decisions[KEY]
+        if decision.sides.long.state is TradingState.REDUCING:
+            break
+        runner._thread.join(0.05)
+    assert decision.sides.long.reasons[0].code == "stale"
+
+
+def test_what_went_stale_while_nobody_ran_is_stale_in_the_first_answer(start: Start) -> None:
+    clock = HandClock(60 * STEP_MS)
+    runner = start(EngineConfig(clock="wall"), now_ms=clock)
+    runner.submit([observation(i) for i in range(60)]).result(30)
+    runner.stop()
+    clock.ms += 10 * STEP_MS
+    again = start(EngineConfig(clock="wall"), now_ms=clock)
+    assert again._board.now.decisions[KEY].sides.long.state is TradingState.REDUCING
+
+
+def test_old_data_does_not_become_fresh_by_arriving(start: Start) -> None:
+    runner = start(EngineConfig(clock="wall"), now_ms=HandClock(1000 * STEP_MS))
+    receipt = runner.submit([observation(i) for i in range(60)]).result(30)
+    assert receipt.decisions[0].sides.long.reasons[0].code == "stale"
+
+
+def test_a_wall_clock_history_replays_to_the_same_digest(start: Start, tmp_path: Path) -> None:
+    """Ticks that the wall made are in the log; nothing else of the wall is."""
+    config = EngineConfig(clock="wall")
+    clock = HandClock(60 * STEP_MS)
+    runner = start(config, now_ms=clock)
+    runner.submit([observation(i) for i in range(60)]).result(30)
+    clock.ms += 4 * STEP_MS
+    until = 64 * STEP_MS
+    word = Command(id="x", action="set", ts_ms=until, model="m", state="ACTIVE", until_ms=until + 1000, actor="me")
+    runner.submit([word]).result(30)
+    clock.ms += 5000
+    runner.submit([observation(63)]).result(30)
+    digest = runner.digest()
+    from regime import codec
+
+    events = [codec.decode(raw) for _, raw in runner._store.events()]
+    assert sum(isinstance(event, Tick) for event in events) >= 2
+    fleet = Fleet(config, {}.__getitem__)
+    for _ in replay(events, fleet):
+        pass
+    assert fleet.digest() == digest
+
+
+def test_a_version_never_falls_when_the_configuration_changes(start: Start) -> None:
+    events, references = history()
+    runner = start(EngineConfig(clock="event"))
+    feed(runner, events, references, size=50)
+    served = runner._board.now.decisions[KEY].version
+    runner.stop()
+    calm = start(EngineConfig(clock="event", rules=[], detectors=[]))
+    decision = calm._board.now.decisions[KEY]
+    assert decision.version > served
+    assert calm._store.decisions(KEY, served, 10) == [decision]
+    calm.stop()
+    same = start(EngineConfig(clock="event", rules=[], detectors=[]))
+    assert same._board.now.decisions[KEY] == decision, "the same configuration again is no change"
+
+
+def test_a_changed_configuration_restarts_to_the_same_digest_without_a_snapshot(start: Start) -> None:
+    events, references = history()
+    river = [DetectorConfig(kind="adwin")]
+    runner = start(EngineConfig(clock="event", detectors=river))
+    feed(runner, events[:200], references, size=50)
+    runner.stop()
+    changed = EngineConfig(clock="event", detectors=river, rules=[])
+    runner = start(changed)
+    feed(runner, events[200:], references, size=50)
+    digest = runner.digest()
+    runner.stop()
+    assert start(changed).digest() == digest
+
+
+def test_every_served_change_is_in_the_audit_trail(start: Start) -> None:
+    events, references = history()
+    runner = start()
+    feed(runner, events, references, size=1)
+    trail = runner._store.decisions(KEY, 0, 1000)
+    assert [d.version for d in trail] == list(range(1, runner._board.now.decisions[KEY].version + 1))
+
+
+def test_a_failed_store_answers_everybody_and_takes_nothing_more(start: Start, tmp_path: Path) -> None:
+    class Broken(SqliteStore):
+        def commit(self) -> None:
+            if self.broken:
+                raise self_failed(self)
+            super().commit()
+
+        broken = False
+
+    def self_failed(store: Broken) -> StoreFailed:
+        store._stop("disk full")
+        return StoreFailed("disk full")
+
+    reasons: list[str] = []
+    store = Broken(tmp_path / "b.db")
+    runner = start(store=store, on_failure=reasons.append)
+    runner.submit([observation(0)]).result(30)
+    before = runner._board.now.decisions[KEY]
+    store.broken = True
+    waiting: Future[Any] = runner.submit([observation(1)])
+    with pytest.raises(Unavailable):
+        waiting.result(30)
+    runner._thread.join(10)
+    assert reasons and "disk full" in reasons[0]
+    assert runner.failed is not None
+    with pytest.raises(Unavailable):
+        runner.submit([observation(2)])
+    assert runner._board.now.decisions[KEY] == before, "no new version without a store"
+
+
+def test_a_full_queue_is_said_and_nothing_is_lost(start: Start) -> None:
+    runner = start(queue_max=2)
+    with runner.lock:  # The writer waits: what is sent now stays in the queue.
+        futures, refused = [], 0
+        for i in range(40):
+            try:
+                futures.append(runner.submit([observation(i)]))
+            except Unavailable:
+                refused += 1
+    accepted = sum(future.result(30).accepted for future in futures)
+    assert refused > 0
+    assert runner._store.last_seq() == accepted == len(futures)
+
+
+def test_auto_register_off_knows_only_what_has_a_reference(start: Start) -> None:
+    events, references = history()
+    runner = start(EngineConfig(clock="event", auto_register=False))
+    with pytest.raises(CallerError) as refused:
+        runner.submit([observation(0)]).result(30)
+    assert refused.value.status_hint == 404
+    feed(runner, events[:5], references, size=1)
+    assert KEY in runner.fleet
