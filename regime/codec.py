@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from regime.errors import CallerError, CorruptionError, FieldError
-from regime.events import LABEL_LENGTH_MAX, AnyEvent, Candle, Event, Observation, Ohlcv, Trade
+from regime.events import LABEL_LENGTH_MAX, AnyEvent, Candle, Command, Event, Observation, Ohlcv, Trade
 from regime.timeframe import timeframe_ms
 
 FEATURES_MAX = 4096
@@ -104,7 +104,7 @@ def check(event: Event) -> list[FieldError]:
 
 
 def _check(event: Event) -> Iterator[FieldError]:
-    for name in ("model", "symbol", "trade_id", "id", "version"):
+    for name in ("model", "symbol", "trade_id", "id", "version", "model_version"):
         label = getattr(event, name, None)
         if isinstance(label, str) and _CONTROL.search(label):
             yield FieldError(name, "must not contain control characters")
@@ -124,6 +124,9 @@ def _check(event: Event) -> Iterator[FieldError]:
         case Trade():
             if event.opened_ms > event.closed_ms:
                 yield FieldError("opened_ms", f"is after closed_ms ({event.opened_ms} > {event.closed_ms})")
+        case Command():
+            if event.action == "set" and event.state is None:
+                yield FieldError("state", "is missing: ACTIVE, REDUCING or HALTED")
 
 
 def _check_features(features: dict[str, float | None]) -> Iterator[FieldError]:
@@ -160,10 +163,12 @@ def _explain(raw: bytes, error: Exception, *, prefix: str) -> CallerError:
     """Say precisely what is wrong with a body that msgspec refused."""
     try:
         # The standard library also reads NaN, Infinity and 1e999, which is what we want to find and name.
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = json.loads(raw, parse_int=_parse_int)
+    except ValueError:
         message = str(error) if isinstance(error, msgspec.MsgspecError) else "the body is not valid UTF-8 JSON"
         return _refusal([FieldError(prefix, message)], status=400)
+    except RecursionError:
+        body = None  # Nested too deep to look at; what msgspec said has to do.
     errors = [FieldError(_join(prefix, e.path), e.message) for e in _bad_numbers(body)]
     if not errors and isinstance(error, msgspec.ValidationError):
         message = str(error)
@@ -173,7 +178,13 @@ def _explain(raw: bytes, error: Exception, *, prefix: str) -> CallerError:
         if "[...]" in path:
             errors = [FieldError(_join(prefix, e.path), e.message) for e in _bad_features(body)]
         errors = errors or [FieldError(_join(prefix, path), _printable(message))]
-    return _refusal(errors or [FieldError(prefix, _printable(str(error)))], status=422)
+    # No value is at fault: bytes that only the standard library reads (UTF-16, a lone surrogate), or nested too deep.
+    return _refusal(errors or [FieldError(prefix, _printable(str(error)))], status=422 if errors else 400)
+
+
+def _parse_int(digits: str) -> int | float:
+    """Python refuses to read integers of thousands of digits; no number that we could take is that long."""
+    return int(digits) if len(digits) < 400 else float(digits)
 
 
 def _join(prefix: str, path: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,9 @@ from regime.errors import OperatorError
 
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+ExitKind = Literal["ml_exit", "take_profit", "stop_loss", "max_hold", "manual", "other"]
+EXIT_KINDS: tuple[str, ...] = get_args(ExitKind)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +56,10 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     """Base exit threshold: the bot leaves when its exit probability reaches it."""
     fee_ratio: Annotated[float, Meta(ge=0.0, le=0.1)] = 0.0005
     """Fee per side (0.0005 is 0.05 %)."""
-    trained_until: str | None = None
+    trained_until: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     """Last day of the training data, `YYYY-MM-DD` (UTC)."""
     exits: ExitRules = msgspec.field(default_factory=ExitRules)
-    exit_reasons: dict[str, str] = msgspec.field(default_factory=dict)
+    exit_reasons: dict[str, ExitKind] = msgspec.field(default_factory=dict)
     """Maps the bot's own exit words (a prefix, any case) to `ml_exit`, `take_profit`, `stop_loss`, `max_hold`,
     `manual` or `other`."""
     ignore_features: list[str] = msgspec.field(default_factory=list)
@@ -137,25 +141,46 @@ def _convert(mapping: Mapping[str, Any], section: type[T], path: tuple[str, ...]
         # Children first: an error is then reported at its own place and not at the parent's.
         for child, names, below in _children(hints[key], value):
             _convert(below, child, (*path, key, *names), source)
+        _check(hints[key], value, (*path, key), source)
     try:
         return msgspec.convert(mapping, section)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        key = _dotted((*path, *filter(None, where.rstrip("`").split("."))))
-        raise OperatorError(f"{source}: `{key or 'the top level'}`: {_plain(message)}") from None
+        raise _refusal(error, path, source) from None
 
 
+def _check(hint: Any, value: Any, path: tuple[str, ...], source: str) -> None:
+    """Refuse what msgspec would let pass or could not name: an infinity, an entry of a mapping, a wrong word."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OperatorError(f"{source}: `{_dotted(path)}`: expected a finite number, got {value}")
+    if get_origin(hint) is Literal and isinstance(value, str) and value not in get_args(hint):
+        raise OperatorError(f"{source}: `{_dotted(path)}`: unknown value {value!r}{nearest(value, get_args(hint))}")
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        of = get_args(hint)[1]
+        for name, entry in value.items():
+            _check(of, entry, (*path, name), source)
+            try:
+                msgspec.convert(entry, of)
+            except msgspec.ValidationError as error:
+                raise _refusal(error, (*path, name), source) from None
+
+
+def _refusal(error: msgspec.ValidationError, path: tuple[str, ...], source: str) -> OperatorError:
+    message, _, where = str(error).partition(" - at `$")
+    key = _dotted((*path, *filter(None, where.rstrip("`").split("."))))
+    return OperatorError(f"{source}: `{key or 'the top level'}`: {_EXPECTED.sub(_plain, message)}")
+
+
+_EXPECTED = re.compile(r"Expected `([^`]*)`")
 _PLAIN = {
-    "Expected `float`": "expected a number", "Expected `int`": "expected a whole number",
-    "Expected `str`": "expected a text in quotes", "Expected `bool`": "expected true or false",
-    "Expected `array`": "expected a list in [ ]", "Expected `object": "expected a section",
+    "float": "a number", "int": "a whole number", "str": "a text in quotes", "bool": "true or false",
+    "array": "a list in [ ]", "object": "a section",
 }  # fmt: skip
 
 
-def _plain(message: str) -> str:
-    for word, plain in _PLAIN.items():
-        message = message.replace(word, plain)
-    return message
+def _plain(match: re.Match[str]) -> str:
+    # A key that may be left out is said to be `null` otherwise, which TOML does not know.
+    words = [_PLAIN.get(word, word) for word in match[1].split(" | ") if word != "null"]
+    return "expected " + " or ".join(words)
 
 
 def _dotted(path: Iterable[str]) -> str:
@@ -194,8 +219,6 @@ def ignored(name: str, patterns: Iterable[str]) -> bool:
     """Whether a feature name matches one of `patterns` (`*` at the end matches any rest)."""
     return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
 
-
-EXIT_KINDS = ("ml_exit", "take_profit", "stop_loss", "max_hold", "manual", "other")
 
 _SPACES = re.compile(r"[\s_\-]+")
 

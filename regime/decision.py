@@ -66,7 +66,7 @@ TRANSITIONS: dict[TradingState, dict[Cause, frozenset[TradingState]]] = {
     },
     _H: {
         Cause.FAULT: frozenset({_H}),
-        Cause.OPERATOR: frozenset({_A, _R, _H}),
+        Cause.OPERATOR: frozenset({_R, _H}),
         Cause.RULES: frozenset(),
         Cause.RELEASE: frozenset({_R}),
     },

@@ -264,6 +264,8 @@ def concerns(event: AnyEvent, key: StreamKey) -> bool:
             return (event.symbol, event.timeframe) == (key.symbol, key.timeframe)
         case Equity() | ModelPromoted():
             return event.model == key.model
+        case Command(action="clear"):
+            return event.model == key.model  # It ends an override wherever that is in force.
         case Command() | Recalibrated():
             return (
                 event.model == key.model

@@ -14,7 +14,7 @@ import msgspec
 
 from regime.config import EngineConfig, config_digest
 from regime.engine import Engine, Step
-from regime.errors import CorruptionError
+from regime.errors import CorruptionError, RegimeError
 from regime.events import (
     AnyEvent,
     Candle,
@@ -38,7 +38,8 @@ class ModelState(msgspec.Struct, kw_only=True):
     """What a stream that joins its model later must know."""
 
     commands: list[Command] = []
-    recalibrated: Recalibrated | None = None
+    recalibrated: list[Recalibrated] = []
+    """One for each scope (a symbol, a timeframe or the whole model), oldest first."""
     promoted: ModelPromoted | None = None
     drawdown: Drawdown = msgspec.field(default_factory=Drawdown)
 
@@ -107,7 +108,7 @@ class Fleet:
         key = self._own_key(event)
         if key is not None and key not in self._engines and not isinstance(event, Tick):
             # A reference for one stream makes the stream; the event itself then reaches it below.
-            self._join(key, without=event)
+            self._join(key, event)
         self._remember(event)
         return [StreamStep(reached, self._engines[reached].step(event)) for reached in self.reached(event)]
 
@@ -171,7 +172,9 @@ class Fleet:
                 engine = Engine(StreamKey(*parts), self._config, self._references)
                 engine.restore(state)
                 engines[engine.key] = engine
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        except RegimeError:
+            raise
+        except Exception as error:  # Whatever the bytes are: the answer is to replay the log.
             raise CorruptionError(f"a snapshot cannot be read: {error}") from error
         self._models, self._engines = models, engines
 
@@ -185,16 +188,22 @@ class Fleet:
             case _:
                 return None
 
-    def _join(self, key: StreamKey, *, without: AnyEvent) -> None:
+    def _join(self, key: StreamKey, joining: AnyEvent) -> None:
         engine = Engine(key, self._config, self._references)
         self._engines[key] = engine
         model = self._models.setdefault(key.model, ModelState())
         if model.drawdown.source == "equity":
             engine.inherit(msgspec.convert(msgspec.to_builtins(model.drawdown), Drawdown))
-        standing: list[AnyEvent] = [e for e in (model.recalibrated, model.promoted) if e is not None]
-        for event in (*standing, *model.commands):
-            if event is not without and concerns(event, key):
-                engine.step(event)
+        standing: list[AnyEvent] = [r for r in model.recalibrated if concerns(r, key)][-1:]
+        if model.promoted is not None:
+            standing.append(model.promoted)
+        now_ms = available_ms(joining) or 0
+        for command in model.commands:
+            # One whose time was over before the stream began has nothing to say to it.
+            if concerns(command, key) and (command.until_ms is None or command.until_ms > now_ms):
+                standing.append(command)
+        for event in standing:
+            engine.step(event)
 
     def _remember(self, event: AnyEvent) -> None:
         if isinstance(event, Candle | Tick | Reconfigured):
@@ -204,11 +213,16 @@ class Fleet:
             case Equity():
                 model.drawdown.on_equity(event)
             case Command():
-                others = [command for command in model.commands if command.id != event.id]
                 now_ms = self._clock_ms(event.model)
-                alive = [command for command in others if command.until_ms is None or command.until_ms > now_ms]
+                rest = [command for command in model.commands if command.id != event.id]
+                alive = [command for command in rest if command.until_ms is None or command.until_ms > now_ms]
                 model.commands = [*alive, event] if event.action == "set" else alive
             case Recalibrated() if event.symbol is None or event.timeframe is None:
-                model.recalibrated = event
+                scope = (event.symbol, event.timeframe)
+                # One for the whole model replaces all; another one only its like.
+                others = [] if scope == (None, None) else [
+                    r for r in model.recalibrated if (r.symbol, r.timeframe) != scope
+                ]  # fmt: skip
+                model.recalibrated = [*others, event]
             case ModelPromoted():
                 model.promoted = event

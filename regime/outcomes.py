@@ -44,7 +44,13 @@ def payoff_ratio(outcomes: Sequence[Outcome]) -> float:
     losses = [-o.profit_ratio for o in outcomes if o.profit_ratio < 0]
     if not gains or not losses:
         return math.nan
-    return (math.fsum(gains) / len(gains)) / (math.fsum(losses) / len(losses))
+    return _mean(gains) / _mean(losses)
+
+
+def _mean(values: Sequence[float]) -> float:
+    # Scaled: the sum of absurd figures (1e308 is a number, too) must not overflow.
+    scale = max(values)
+    return scale * (math.fsum(value / scale for value in values) / len(values))
 
 
 def break_even_win_rate(payoff: float) -> float:
@@ -108,7 +114,8 @@ class Drawdown(msgspec.Struct, kw_only=True):
         self.last_equity = equity.equity
 
     def _grow(self, factor: float, source: str) -> None:
-        # A floor keeps a total loss a total loss (100 %) without dividing by zero later.
-        self.index = max(self.index * factor, 1e-12) if math.isfinite(factor) else self.index
+        # A floor keeps a total loss a total loss (100 %) without dividing by zero later; a ceiling, for absurd figures,
+        # keeps the ratio a number.
+        self.index = min(max(self.index * factor, 1e-12), 1e300) if math.isfinite(factor) else self.index
         self.peak = max(self.peak, self.index)
         self.source = source

@@ -6,6 +6,7 @@ ACTIVE; the votes of the rules. Which state may follow which is the table in `de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -100,6 +101,7 @@ class Policy:
 
     def __init__(self, config: EngineConfig, model: ModelConfig) -> None:
         self._rules = build_rules(config)
+        self._fault_codes = {rule.code for rule in self._rules[: len(FAULT_RULES)]}
         self._model = model
         self._shadow = config.mode == "shadow"
         self._cooldown_candles = config.cooldown_candles
@@ -119,7 +121,7 @@ class Policy:
 
         stops = [o for o in overrides if o.state != "ACTIVE"]
         halts = [o for o in stops if o.state == "HALTED"]
-        if state.awaiting_observation and (observed or halts or any(o.state == "ACTIVE" for o in overrides)):
+        if observed or halts:
             state.awaiting_observation = False
         if state.halted and not halts:
             state.awaiting_observation, state.released_ms = True, view.now_ms
@@ -141,6 +143,8 @@ class Policy:
 
     def _collect(self, state: SideState, view: View) -> list[Standing]:
         for rule in self._rules:
+            if view.data.error is not None and rule.code not in self._fault_codes:
+                continue  # What it would look at cannot be trusted, or it is the rule that failed: its vote stands.
             before = state.standing.get(rule.code)
             vote = rule.judge(
                 view._replace(
@@ -150,6 +154,7 @@ class Policy:
                 )
             )
             if vote is not None:
+                vote = before.vote if before is not None and vote == before.vote else _checked(rule, vote)
                 state.standing[rule.code] = Standing(vote=vote, since_ms=before.since_ms if before else view.now_ms)
             elif before is not None:
                 cooled_ms = before.since_ms + self._cooldown_candles * view.timeframe_ms
@@ -203,10 +208,11 @@ class Policy:
             wanted, cause = TradingState.REDUCING, Cause.FAULT
         elif stops:
             wanted, cause = TradingState.REDUCING, Cause.OPERATOR
+        elif state.awaiting_observation:
+            # Before the operator's ACTIVE: one that stood all along must not wake a halted bot unseen.
+            wanted, cause = TradingState.REDUCING, Cause.RELEASE
         elif actives:
             wanted, cause = TradingState.ACTIVE, Cause.OPERATOR
-        elif state.awaiting_observation:
-            wanted, cause = TradingState.REDUCING, Cause.RELEASE
         elif ruled:
             wanted, cause = TradingState.REDUCING, Cause.RULES
         for standing in (*faults, *ruled):
@@ -245,6 +251,25 @@ class Policy:
         if new is not TradingState.ACTIVE or size < 1.0:
             resume = Resume(conditions=list(dict.fromkeys(lift)), earliest_ms=max(earliest, default=None))
         return SideDecision(state=new, entry=entry, exit=exit_, size_factor=size, reasons=reasons, resume=resume)
+
+
+def _checked(rule: Rule, vote: Vote) -> Vote:
+    """Return a rule's vote in plain types, or raise: what is wrong with it must not reach a bot or break a snapshot."""
+    if not isinstance(vote, Vote):
+        raise TypeError(f"rule {rule.code!r} returned {type(vote).__name__} where a Vote was expected")
+    plain = msgspec.convert(msgspec.to_builtins(vote), Vote)
+    for name in ("entry", "exit", "size_factor"):
+        value = getattr(plain, name)
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise ValueError(f"rule {rule.code!r} asked for {name} {value}, which is not in 0..1")
+    if plain.state is TradingState.HALTED:
+        raise ValueError(f"rule {rule.code!r} asked for HALTED, which only an operator sets")
+    return msgspec.structs.replace(plain, value=_finite(plain.value), limit=_finite(plain.limit))
+
+
+def _finite(value: float | None) -> float | None:
+    # JSON has no NaN, and a NaN would differ from itself: the version would grow with every event.
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _reason(standing: Standing) -> Reason:

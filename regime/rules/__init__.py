@@ -6,6 +6,7 @@ was last lifted) is in the View, so that hysteresis is visible in one line of th
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
@@ -100,13 +101,29 @@ class Rule(Protocol):
         ...
 
 
+def count(name: str, value: int) -> None:
+    """Raise `ValueError` unless `value` is a whole number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
+
+
 def positive(name: str, value: float) -> None:
-    """Raise `ValueError` unless `value` is above zero."""
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
+    """Raise `ValueError` unless `value` is a finite number above zero."""
+    if not _number(value) or not value > 0:
+        raise ValueError(f"{name} must be a number above 0, got {value!r}")
 
 
 def ratio(name: str, value: float) -> None:
-    """Raise `ValueError` unless `value` is in 0..1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value}")
+    """Raise `ValueError` unless `value` is a number in 0..1."""
+    if not _number(value) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}")
+
+
+def flag(name: str, value: bool) -> None:
+    """Raise `ValueError` unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

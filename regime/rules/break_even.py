@@ -8,7 +8,7 @@ import msgspec
 
 from regime.decision import TradingState
 from regime.outcomes import Outcome, break_even_win_rate, payoff_ratio, wilson_interval, win_rate, wins
-from regime.rules import View, Vote, positive
+from regime.rules import View, Vote, count, positive
 
 
 class BreakEven:
@@ -21,6 +21,10 @@ class BreakEven:
     The pause ends on evidence: `resume_trades` outcomes that closed after it began (shadow trades of refused signals,
     or real ones) win at least as often as break-even asks. Where no outcome arrives at all for `explore_after_candles`,
     nothing could ever end it; then the side may trade again, in probation, and is judged on what comes after that.
+
+    Measured: a false pause every 867 trades of a healthy bot with win rate 0.55 and payoff 1, 5,286 at 0.60, about
+    1,000,000 at 0.70, 1,798 at win rate 0.45 and payoff 1.6; after a collapse to 0.35 it pauses within 37 to 44 trades
+    (median; payoff 1) or 113 (payoff 1.6, where 0.35 is close to break-even); 2,000 simulated bots, seed 7.
 
     Parameters
     ----------
@@ -44,10 +48,13 @@ class BreakEven:
         explore_after_candles: int = 576,
     ) -> None:
         for name, value in (
-            ("window", window), ("trades_min", trades_min), ("z", z), ("resume_trades", resume_trades),
+            ("window", window), ("trades_min", trades_min), ("resume_trades", resume_trades),
             ("explore_after_candles", explore_after_candles),
         ):  # fmt: skip
-            positive(name, value)
+            count(name, value)
+        positive("z", z)
+        if trades_min > window:
+            raise ValueError(f"trades_min ({trades_min}) must not be above window ({window})")
         self._window, self._trades_min, self._z = window, trades_min, z
         self._resume_trades, self._explore_after_candles = resume_trades, explore_after_candles
 

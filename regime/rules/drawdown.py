@@ -9,8 +9,8 @@ from regime.rules import View, Vote, ratio
 class DrawdownRule:
     """Pause both sides when the account is more than `limit` under its peak; trade again when it is back at `release`.
 
-    The peak survives restarts. A paused bot that holds no position cannot earn its way back: then only new money, a
-    recovering open position or an operator's ACTIVE ends this pause, and the answer says so.
+    The peak survives restarts. A paused bot that holds no position cannot earn its way back (money paid in is not a
+    gain): then only a recovering open position or an operator's ACTIVE ends this pause, and the answer says so.
 
     Parameters
     ----------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from regime.decision import TradingState
-from regime.rules import View, Vote, positive, ratio
+from regime.rules import View, Vote, flag, ratio
 
 
 class Drift:
@@ -37,10 +39,13 @@ class Drift:
         release: float = 0.8,
         pause: bool = False,
     ) -> None:
+        if not isinstance(detectors, str) or not detectors.strip():
+            raise ValueError(f"detectors must be kinds separated by commas, got {detectors!r}")
         self._kinds = {kind.strip() for kind in detectors.split(",")}
         ratio("entry_step", entry_step)
         ratio("entry_max", entry_max)
-        positive("release", release)
+        ratio("release", release)
+        flag("pause", pause)
         self._entry_step, self._entry_max, self._release, self._pause = entry_step, entry_max, release, pause
 
     def judge(self, view: View) -> Vote | None:
@@ -51,8 +56,8 @@ class Drift:
         rung = [e for e in heard if e.drift]
         if not rung:
             return None
-        worst = max(rung, key=lambda e: e.statistic / e.limit)
-        names = ", ".join(name for name, _ in worst.top[:3])
+        worst = max(rung, key=lambda e: e.statistic / e.limit if e.limit > 0 else math.inf)
+        names = ", ".join(name for name, _ in worst.top[:3]) or "no single one"
         entry = max(view.model.entry, min(view.model.entry + self._entry_step, self._entry_max))
         return Vote(
             code=self.code,

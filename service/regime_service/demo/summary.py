@@ -54,7 +54,7 @@ class Summary(NamedTuple):
     @property
     def pause_ms(self) -> int | None:
         """Delay of the first pause, whichever side it was."""
-        return min((change.at_ms for change in self.pauses.values()), default=self.break_ms) - self.break_ms or None
+        return min((change.at_ms - self.break_ms for change in self.pauses.values()), default=None)
 
     @property
     def healthy_pauses(self) -> int:
@@ -136,9 +136,7 @@ def _told(books: Books, changes: Iterable[Change]) -> dict[Side, SideDecision]:
     return told | {change.side: change.after for change in changes}
 
 
-def _episodes(
-    books: Books, changes: Iterable[Change], entry: float, exit: float
-) -> tuple[tuple[Change, ...], ...]:
+def _episodes(books: Books, changes: Iterable[Change], entry: float, exit: float) -> tuple[tuple[Change, ...], ...]:
     """Cut changes into disturbances. What stood before the first answer (warm-up) is not one."""
     told = _told(books, ())
     episodes: list[list[Change]] = []

@@ -59,19 +59,21 @@ def lease_ms(
 
 
 def override_end_ms(decision: Decision, overrides: Iterable[Command]) -> int | None:
-    """Return when the first side that is ACTIVE by an override loses it; None if that is never.
+    """Return when the first side that an operator's word made ACTIVE loses it; None if there is none, or it stands.
 
-    A side may have several: it is ACTIVE until the last of them ends.
+    A side may have several such words: it is ACTIVE until the last of them ends. Where the decision names an operator
+    and no word of his is in force, it has ended this moment and the next decision is on its way: then 0.
     """
     standing = [o for o in overrides if o.action == "set" and o.state == "ACTIVE" and concerns(o, decision.key)]
     ends: list[int] = []
     for side in SIDES:
-        if not standing or decision.sides.of(side).state is not TradingState.ACTIVE:
-            continue
-        untils = [o.until_ms for o in standing if o.side in (None, side)]
-        known = [until for until in untils if until is not None]
-        if known and len(known) == len(untils):
-            ends.append(max(known))
+        told = decision.sides.of(side)
+        # A side is not ACTIVE against an operator's REDUCING or HALTED: his word here can only be ACTIVE.
+        if told.state is TradingState.ACTIVE and any(reason.code == "operator" for reason in told.reasons):
+            untils = [o.until_ms for o in standing if o.side in (None, side)]
+            known = [until for until in untils if until is not None]
+            if len(known) == len(untils):
+                ends.append(max(known, default=0))
     return min(ends, default=None)
 
 

@@ -120,11 +120,13 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = str(error.detail)
+        # Not `request.url`: that reads the query too, which may be any bytes.
+        path = request.scope["path"]
         if error.status_code == 404:
-            detail = f"There is nothing at {request.url.path!r}. What there is stands at /docs and in /openapi.json."
+            detail = f"There is nothing at {path!r}. What there is stands at /docs and in /openapi.json."
         elif error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
-            detail = f"{request.url.path} does not take {request.method}; it takes {allowed}."
+            detail = f"{path} does not take {request.method}; it takes {allowed}."
         return problem(error.status_code, detail, headers=error.headers)
 
     async def invalid(_request: Request, error: Exception) -> Response:

@@ -159,6 +159,8 @@ def sources(paths: Paths) -> list[Source]:
 
 def _sources(text: str) -> list[Source]:
     try:
+        if "\0" in text:
+            raise ValueError
         path = Path(text).expanduser()
         is_folder = path.is_dir()
     except (OSError, ValueError, RuntimeError):
@@ -789,7 +791,7 @@ _MS = timedelta(milliseconds=1)
 def parse_time(text: str, zone: tzinfo) -> float | None:
     """Return the ms of one time in words, or None.
 
-    >>> parse_time("2025-11-03T13:45:00+09:00", timezone.utc)
+    >>> parse_time("2025-11-03T13:45:00+09:00", UTC)
     1762145100000.0
     """
     text = text.strip()

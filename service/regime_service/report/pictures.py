@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regime.events import SIDES, Trade
+from regime.events import SIDES, Side, Trade
 from regime.guard_value import Curves, Verdict
 from regime.outcomes import wilson_interval
 from regime_service.logs.findings import utc
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 WIDTH_IN = 7.4
+DAY_MS = 86_400_000
 DPI = 160
 FEATURES_SHOWN = 30
 Z_90 = 1.6449
@@ -43,7 +44,7 @@ STATE_LOOK: dict[str, tuple[str, str, str]] = {
 }
 """State -> colour, hatching and words of the legend."""
 SIDE_LINE = {"long": "-", "short": (0, (4, 2))}
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9.0, "axes.titlesize": 9.5, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.edgecolor": "#b8c2cc", "axes.labelcolor": SOFT, "axes.linewidth": 0.8,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
@@ -86,13 +87,18 @@ def _times(ts_ms: Sequence[int] | NDArray[Any]) -> Any:
 def _time_axis(axes: Axes, span: tuple[int, int] | None = None) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(minticks=3, maxticks=8)
+    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     if span is not None:
         # A period of one moment has no width; an hour to each side is something to look at.
         wide = (span[0] - 3_600_000, span[1] + 3_600_000) if span[0] == span[1] else span
         axes.set_xlim(*_times(wide))
+
+
+def _legend(axes: Axes) -> None:
+    """Put the legend on the line of the title, where it covers nothing."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=4, borderaxespad=0.0, columnspacing=1.4)
 
 
 def _percent(axes: Axes) -> None:
@@ -106,7 +112,7 @@ def _percent(axes: Axes) -> None:
 
 def price(
     prices: tuple[Sequence[int], Sequence[float], str],
-    stretches: dict[str, list[Stretch]],
+    stretches: Mapping[Side, list[Stretch]],
     period_ms: tuple[int, int],
 ) -> Picture:
     """Price over time with a band per side that shows its states. `prices` are times, values and their source."""
@@ -133,9 +139,8 @@ def price(
         _bands(bands, stretches)
         _time_axis(bands, period_ms)
 
-    shown = sum(len(s) for s in stretches.values())
     caption = (
-        f"What each side was told from {utc(period_ms[0])} to {utc(period_ms[1])} UTC ({shown} stretches): "
+        f"What each side was told from {utc(period_ms[0])} to {utc(period_ms[1])} UTC: "
         "hatched is paused, dotted is trading at a smaller size, white is trading."
     )
     return _picture(name, title, caption, 4.2 if len(values) > 1 else 1.9, draw)
@@ -154,16 +159,17 @@ def _runs(ts_ms: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip([0, *cuts], [*cuts, len(ts_ms)], strict=True))
 
 
-def _bands(axes: Axes, stretches: dict[str, list[Stretch]]) -> None:
+def _bands(axes: Axes, stretches: Mapping[Side, list[Stretch]]) -> None:
     from matplotlib.patches import Patch
 
     seen: set[str] = set()
     for row, side in enumerate(reversed(SIDES)):
         for state, (colour, hatch, _) in STATE_LOOK.items():
-            spans = []
-            for stretch in (s for s in stretches[side] if s.label == state):
-                since, until = (float(_days(at)) for at in (stretch.since_ms, stretch.until_ms))
-                spans.append((since, until - since))
+            spans = [
+                (since_ms / DAY_MS, (until_ms - since_ms) / DAY_MS)  # matplotlib's own time: days since 1970
+                for since_ms, until_ms, its in _labels(stretches[side])
+                if its == state
+            ]
             if spans:
                 seen.add(state)
                 axes.broken_barh(
@@ -181,9 +187,15 @@ def _bands(axes: Axes, stretches: dict[str, list[Stretch]]) -> None:
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2, handlelength=2.4)
 
 
-def _days(ts_ms: int) -> float:
-    """Return matplotlib's own time: days since 1970."""
-    return ts_ms / 86_400_000
+def _labels(stretches: Sequence[Stretch]) -> list[tuple[int, int, str]]:
+    """Return (since, until, label) with neighbours of the same label joined: a new threshold is no new state."""
+    found: list[tuple[int, int, str]] = []
+    for stretch in stretches:
+        if found and found[-1][2] == stretch.label and found[-1][1] == stretch.since_ms:
+            found[-1] = (found[-1][0], stretch.until_ms, stretch.label)
+        else:
+            found.append((stretch.since_ms, stretch.until_ms, stretch.label))
+    return found
 
 
 # --- drift -----------------------------------------------------------------------------------------------------------
@@ -221,7 +233,7 @@ def drift(kind: str, track: DriftTrack | None, *, why_not: str, period_ms: tuple
         line.set_title(
             "All features together" + ("" if np.isfinite(limit).any() else " (reference too short for a limit)")
         )
-        line.legend(loc="upper left", ncols=2)
+        _legend(line)
         line.set_ylabel("statistic")
         line.set_ylim(bottom=min(0.0, float(np.nanmin(statistic))))
         line.margins(y=0.25)
@@ -255,6 +267,12 @@ def drift(kind: str, track: DriftTrack | None, *, why_not: str, period_ms: tuple
             bar.ax.tick_params(labelsize=7)
         _time_axis(grid[-1, 0], (max(period_ms[0], track.start_ms), min(period_ms[1], track.ts_ms[-1])))
 
+    if not np.isfinite(track.limit).any():
+        caption = (
+            "How far the features as a whole went from the reference; it is too short to say from which value on that "
+            "is too far, so drift was not judged."
+        )
+        return _picture(name, title, caption, 2.4, draw)
     largest = f"; {top[0][0]} went furthest, to {top[0][1]:.1f} times its limit" if top else ""
     caption = (
         f"Over its limit, the features as a whole have left the training distribution: {track.over} of "
@@ -289,8 +307,8 @@ def win_rate(trades: Sequence[Trade]) -> Picture:
         _time_axis(grid[-1, 0], span)
 
     caption = (
-        "Each line is the share of winners after fees among the last trades of a side; where even the upper edge of the "
-        "band (90 % Wilson interval of the last 50) is under break-even, the side does not earn its fees."
+        "Each line is the share of winners after fees among the last trades of a side; where even the upper edge of "
+        "the band (90 % Wilson interval of the last 50) is under break-even, the side does not earn its fees."
     )
     return _picture(name, title, caption, 1.0 + 1.9 * len(shown), draw)
 
@@ -311,7 +329,7 @@ def _win_rate(axes: Axes, side: str, trades: Sequence[Trade], *, legend: bool) -
     axes.set_title(f"{side}: {len(trades)} trades, {won.mean():.0%} won")
     _percent(axes)
     if legend:
-        axes.legend(loc="lower left", ncols=3)
+        _legend(axes)
 
 
 def _rolling(values: Floats, window: int) -> Floats:
@@ -337,7 +355,9 @@ def break_even_so_far(trades: Sequence[Trade]) -> Floats:
     return needed
 
 
-def thresholds(stretches: dict[str, list[Stretch]], base: tuple[float, float], period_ms: tuple[int, int]) -> Picture:
+def thresholds(
+    stretches: Mapping[Side, list[Stretch]], base: tuple[float, float], period_ms: tuple[int, int]
+) -> Picture:
     """Entry and exit threshold of each side over time."""
     name, title = "thresholds", "Thresholds"
     values = {(s.said.entry, s.said.exit) for side in SIDES for s in stretches[side]}
@@ -345,30 +365,33 @@ def thresholds(stretches: dict[str, list[Stretch]], base: tuple[float, float], p
         why = f"they stood at their base ({base[0]:.2f} to enter, {base[1]:.2f} to leave) all the time"
         return Picture(name, title, f"No picture of the thresholds: {why}.", None)
 
+    moved = [what for i, what in enumerate(("entry", "exit")) if {pair[i] for pair in values} != {base[i]}]
+
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(2, 1, sharex=True)
-        for axes, what, colour in ((grid[0], "entry", BLUE), (grid[1], "exit", VERMILION)):
+        grid = figure.subplots(len(moved), 1, sharex=True, squeeze=False)
+        for axes, what in zip(grid[:, 0], moved, strict=True):
             every = [float(getattr(s.said, what)) for side in SIDES for s in stretches[side]]
             spread = max(max(every) - min(every), 0.05)
-            for side, nudge in zip(SIDES, (0.012, -0.012), strict=True):
-                its = stretches[side]
+            for side, colour, nudge in (("long", BLUE, 0.012), ("short", VERMILION, -0.012)):
+                its = stretches[side]  # type: ignore[index]
                 if its:
                     at = _times([s.since_ms for s in its] + [its[-1].until_ms])
                     level = [getattr(s.said, what) + nudge * spread for s in its]
                     axes.step(
-                        at, [*level, level[-1]], where="post", color=colour if side == "long" else INK, linewidth=1.3,
-                        linestyle=SIDE_LINE[side], label=side,
+                        at, [*level, level[-1]], where="post", color=colour, linewidth=1.4, linestyle=SIDE_LINE[side],
+                        label=side,
                     )  # fmt: skip
-            axes.set_ylim(min(every) - 0.25 * spread, max(every) + 0.45 * spread)
+            axes.set_ylim(min(every) - 0.25 * spread, max(every) + 0.25 * spread)
             axes.set_title(f"{what} threshold")
-        grid[0].legend(loc="upper left", ncols=2)
-        _time_axis(grid[1], period_ms)
+        _legend(grid[0, 0])
+        _time_axis(grid[-1, 0], period_ms)
 
+    still = "" if len(moved) == 2 else f"; the {'exit' if moved == ['entry'] else 'entry'} threshold never moved"
     caption = (
-        f"A threshold above its base ({base[0]:.2f} to enter, {base[1]:.2f} to leave) asks for a stronger signal; "
-        "the two sides are drawn a hair apart."
+        f"A threshold above its base ({base[0]:.2f} to enter, {base[1]:.2f} to leave) asks for a stronger signal "
+        f"(the two sides are drawn a hair apart){still}."
     )
-    return _picture(name, title, caption, 3.4, draw)
+    return _picture(name, title, caption, 1.0 + 1.2 * len(moved), draw)
 
 
 def equity(curve: Curves, judged: Sequence[Verdict]) -> Picture:
@@ -398,12 +421,12 @@ def equity(curve: Curves, judged: Sequence[Verdict]) -> Picture:
         if axes.get_yscale() == "linear":
             axes.set_ylim(low - 0.06 * (high - low), high + 0.12 * (high - low))
         axes.set_ylabel("account (start = 100)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=3)
+        _legend(axes)
         _time_axis(axes)
 
     end, guarded_end = curve.without[-1] - 1, curve.guarded[-1] - 1
     caption = (
-        f"Every trade taken ends at {signed(end)}, with the guard at {signed(guarded_end)}; refused trades were followed "
-        "on paper, as if the bot had shadowed them."
+        f"Every trade taken ends at {signed(end)}, with the guard at {signed(guarded_end)}; refused trades were "
+        "followed on paper, as if the bot had shadowed them."
     )
     return _picture(name, title, caption, 3.1, draw)

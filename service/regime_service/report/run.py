@@ -23,9 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from regime.config import EngineConfig, config_digest
 from regime.decision import Decision, to_answer
 from regime.errors import OperatorError
-from regime.events import (
-    SIDES, AnyEvent, Candle, Observation, Recalibrated, StreamKey, Trade, available_ms,
-)  # fmt: skip
+from regime.events import SIDES, AnyEvent, Candle, Observation, Recalibrated, StreamKey, Trade, available_ms
 from regime.fleet import Fleet
 from regime.guard_value import GuardValue, Verdict, curves, guard_value, verdicts
 from regime.policy import PRESETS
@@ -132,8 +130,7 @@ def _read(options: ReplayOptions, bars: Progress) -> _Inputs:
         timeframe_ms(options.timeframe)
     except ValueError as error:
         raise OperatorError(f"--timeframe: {error}") from None
-    stream = {"model": options.model, "symbol": options.symbol, "timeframe": options.timeframe}
-    market = {"symbol": options.symbol, "timeframe": options.timeframe}
+    model, symbol, timeframe = options.model, options.symbol, options.timeframe
     task = bars.add_task("reading", total=None)
 
     def progress(done: int, name: str) -> None:
@@ -148,17 +145,24 @@ def _read(options: ReplayOptions, bars: Progress) -> _Inputs:
         version = _stem(options.reference)
     observations: list[Observation] = []
     if options.features:
-        log = read_features(options.features, **stream, mapping=options.feature_mapping, progress=progress)
+        log = read_features(
+            options.features, model=model, symbol=symbol, timeframe=timeframe, mapping=options.feature_mapping,
+            progress=progress,
+        )  # fmt: skip
         observations, findings["features"] = log.observations, log.findings
     trades: list[Trade] = []
     if options.trades:
-        fee = options.config.model(options.model).fee_ratio
-        listed = read_trades(options.trades, **stream, mapping=options.trade_mapping, fee_ratio=fee, progress=progress)
+        listed = read_trades(
+            options.trades, model=model, symbol=symbol, timeframe=timeframe, mapping=options.trade_mapping,
+            fee_ratio=options.config.model(model).fee_ratio, progress=progress,
+        )  # fmt: skip
         trades, findings["trades"] = listed.trades, listed.findings
     candles: list[Candle] = []
     if options.candles:
-        market_log = read_candles(options.candles, **market, mapping=options.candle_mapping, progress=progress)
-        candles, findings["candles"] = market_log.candles, market_log.findings
+        market = read_candles(
+            options.candles, symbol=symbol, timeframe=timeframe, mapping=options.candle_mapping, progress=progress
+        )
+        candles, findings["candles"] = market.candles, market.findings
     bars.remove_task(task)
     return _Inputs(
         reference=reference, reference_version=version, observations=observations, trades=trades, candles=candles,
@@ -225,8 +229,9 @@ def _play(inputs: _Inputs, config: EngineConfig, key: StreamKey, out: Path, bars
 
 def _story(inputs: _Inputs, config: EngineConfig, key: StreamKey) -> Story:
     # Candles alone are no sign of a bot: the period is that of its observations and trades.
-    times = [at for event in (*inputs.observations, *inputs.trades) if (at := available_ms(event)) is not None]
-    seen = [at for event in inputs.observations if (at := available_ms(event)) is not None]
+    step_ms = timeframe_ms(key.timeframe)
+    seen = [observation.ts_ms + step_ms for observation in inputs.observations]
+    times = [*seen, *(trade.closed_ms for trade in inputs.trades)]
     observed = (min(seen), max(seen)) if seen else None
     return Story(key, config, period_ms=(min(times), max(times)), observed_ms=observed)
 
@@ -301,22 +306,22 @@ def _why_no_drift(inputs: _Inputs) -> str:
 
 
 def _prices(inputs: _Inputs, period_ms: tuple[int, int]) -> tuple[list[int], list[float], str]:
-    """Return times, prices and where they come from: candles, else the observations' candles, else trades."""
-    candles = [
-        (at, c.close) for c in inputs.candles
-        if (at := available_ms(c)) is not None and period_ms[0] <= at <= period_ms[1]
-    ]  # fmt: skip
-    own = [(at, o.candle.close) for o in inputs.observations if o.candle and (at := available_ms(o)) is not None]
-    traded = [pair for t in inputs.trades for pair in ((t.opened_ms, t.entry_price), (t.closed_ms, t.exit_price))]
-    for found, source in (
-        (candles, "candles"),
-        (own, "candles of the feature log"),
-        (traded, "entries and exits of trades"),
-    ):
-        if found:
-            found.sort()
-            return [at for at, _ in found], [value for _, value in found], source
-    return [], [], "none"
+    """Return times, prices and where they come from: candles (an observation's own one wins), else trades."""
+    own = {at: o.candle.close for o in inputs.observations if o.candle and (at := available_ms(o)) is not None}
+    posted = {
+        at: candle.close
+        for candle in inputs.candles
+        if (at := available_ms(candle)) is not None and period_ms[0] <= at <= period_ms[1]
+    }
+    sources = [name for name, found in (("candles", posted), ("feature log", own)) if found]
+    pairs = list((posted | own).items())
+    if not pairs:
+        pairs = [(t.opened_ms, t.entry_price) for t in inputs.trades] + [
+            (t.closed_ms, t.exit_price) for t in inputs.trades
+        ]
+        sources = ["entries and exits of trades"]
+    pairs.sort()
+    return [at for at, _ in pairs], [price for _, price in pairs], " and ".join(sources)
 
 
 def _report(
@@ -344,7 +349,7 @@ def _report(
                 story, observations=story.judged, trades=len(inputs.trades), findings=inputs.findings, base=model.entry
             ),
             "means": words.means(value, drift),
-            "do": words.to_do(story, firings, value, inputs.findings, mode=config.mode),
+            "do": words.to_do(story, firings, judged, value, inputs.findings, mode=config.mode),
         },
         "notes": words.notes(story, config, judged, value, inputs.findings),
         "period": {"from_ms": story.start_ms, "to_ms": story.end_ms},

@@ -30,9 +30,7 @@ def happened(story: Story, *, observations: int, trades: int, findings: Mapping[
         shares, pauses, raised = story.shares(side), story.pauses(side), story.raised(side, base)
         stopped = shares["REDUCING"] + shares["HALTED"]
         words = (
-            f"{side} was paused {count(pauses, 'time')}, {percent(stopped)} of the time"
-            if pauses
-            else f"{side} never paused"
+            f"{side} was paused {times(pauses)}, {percent(stopped)} of the time" if pauses else f"{side} never paused"
         )
         sides.append(words + (f", and had its entry threshold raised for {percent(raised)}" if raised else ""))
     return (
@@ -50,14 +48,16 @@ def _worth(value: GuardValue | None) -> str:
     if value is None or not value.trades:
         return "Without a list of real trades nobody knows what these pauses would have cost or saved."
     if not value.refused and not value.smaller:
-        return f"None of the {count(value.trades, 'trade')} would have been refused: the guard neither cost nor saved anything."
+        whole = count(value.trades, "trade")
+        return f"None of the {whole} would have been refused: the guard neither cost nor saved anything."
     ends = (
-        f"the account ends at {signed(value.profit_with_ratio)} instead of {signed(value.profit_without_ratio)}, with a "
-        f"largest drawdown of {percent(value.drawdown_with_ratio)} instead of {percent(value.drawdown_without_ratio)}"
+        f"the account ends at {signed(value.profit_with_ratio)} instead of {signed(value.profit_without_ratio)}, "
+        f"with a largest drawdown of {percent(value.drawdown_with_ratio)} "
+        f"instead of {percent(value.drawdown_without_ratio)}"
     )
     return (
-        f"Of {count(value.trades, 'trade')} the guard would have refused {value.refused:,} ({value.winners_missed:,} winners, "
-        f"{value.losers_avoided:,} losers): {ends}. {shift_sentence(value)}"
+        f"Of {count(value.trades, 'trade')} the guard would have refused {value.refused:,} "
+        f"({value.winners_missed:,} winners, {value.losers_avoided:,} losers): {ends}. {shift_sentence(value)}"
     )
 
 
@@ -79,6 +79,8 @@ def _drifted(drift: Sequence[Mapping[str, Any]]) -> str:
     judged = [d for d in drift if d["judged"]]
     if not judged:
         return "Drift of the features was not judged."
+    if all(d["limit"] is None for d in judged):
+        return "Drift of the features was not judged: the reference is too short to justify a limit."
     over = [d for d in judged if d["over_limit"]]
     if not over:
         return "The features stayed within the training distribution."
@@ -90,10 +92,21 @@ def _drifted(drift: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_do(
-    story: Story, firings: Sequence[Firing], value: GuardValue | None, findings: Mapping[str, Findings], *, mode: str
+    story: Story,
+    firings: Sequence[Firing],
+    judged: Sequence[Verdict],
+    value: GuardValue | None,
+    findings: Mapping[str, Findings],
+    *,
+    mode: str,
 ) -> str:
     """Say the one or two things worth doing, most urgent first."""
     advice = []
+    if 2 * unobserved(judged, findings) > len(judged):
+        return (
+            "Give trades and observations of the same days, or replay the trades alone (without --features): as they "
+            "are, the guard was asked about trades for which it had no data."
+        )
     fault = _worst_fault(story, firings)
     if fault is not None:
         code, share, text = fault
@@ -104,16 +117,23 @@ def to_do(
             f"find out why the bot wrote nothing between {utc(longest.from_ms)} and {utc(longest.to_ms)} UTC "
             f"({count(longest.missing, 'candle')})"
         )
-    if value is not None and value.refused:
+    if value is not None and value.profit_without_ratio < 0:
+        advice.append(
+            f"stop this bot until it earns its fees: its own trades end at {signed(value.profit_without_ratio)}, and a "
+            "pause can only slow that down"
+        )
+    elif value is not None and value.refused:
         good = value.shifts_as_good_ratio is not None and value.shifts_as_good_ratio <= LUCK_MAX
         if good and value.profit_with_ratio > value.profit_without_ratio:
+            switch = ' (set mode = "enforce")' if mode == "shadow" else ""
+            advice.append(f"let the bot obey the gate{switch}, and look at this figure again next month")
+        elif value.profit_with_ratio > value.profit_without_ratio:
             advice.append(
-                "let the bot obey the gate" + (' (set mode = "enforce")' if mode == "shadow" else "")
-                + ", and look at this figure again next month"
-            )  # fmt: skip
+                'let the gate only watch for now (mode = "shadow"): it paid on this history, but so would luck'
+            )
         else:
             advice.append(
-                'do not let these rules stop the bot yet (mode = "shadow" only watches); on this history they do not pay'
+                'let the gate only watch for now (mode = "shadow"): here its pauses cost more than they saved'
             )
     elif value is None:
         advice.append("replay again with the trades of the same days (--trades), to see what the pauses are worth")
@@ -121,6 +141,15 @@ def to_do(
         return "Nothing needs doing: keep sending, and replay again after the next training."
     text = "; ".join(advice)
     return text[0].upper() + text[1:] + "."
+
+
+def unobserved(judged: Sequence[Verdict], findings: Mapping[str, Findings]) -> int:
+    """Count trades opened before the first observation or more than a day after the last one; 0 without any."""
+    seen = findings.get("features")
+    if seen is None or seen.first_ms is None or seen.last_ms is None:
+        return 0
+    until_ms = seen.last_ms + 86_400_000
+    return sum(not seen.first_ms <= v.trade.opened_ms <= until_ms for v in judged)
 
 
 def _worst_fault(story: Story, firings: Sequence[Firing]) -> tuple[str, float, str] | None:
@@ -155,19 +184,11 @@ def notes(
         )
     if config.mode == "shadow":
         found.append("Shadow mode: the bot was told ACTIVE; this report shows what the rules would have said.")
-    if "trades" in findings and "features" in findings:
-        seen = findings["features"]
-        outside = sum(
-            seen.first_ms is not None and seen.last_ms is not None
-            and not seen.first_ms <= v.trade.opened_ms <= seen.last_ms + 2 * 86_400_000
-            for v in judged
-        )  # fmt: skip
-        if outside:
-            found.append(
-                f"{count(outside, 'trade')} of {len(judged):,} were opened when no observations were being sent: what the "
-                "guard says about them is said about missing data, not about the trades. Replay the trades alone "
-                "(without --features) to judge the rules."
-            )
+    if outside := unobserved(judged, findings):
+        found.append(
+            f"{count(outside, 'trade')} of {len(judged):,} {was(outside)} opened when no observations were being sent: "
+            "what the guard says about them is said about missing data, not about the trades."
+        )
     if value is not None and value.refused_by.get(BELOW_ENTRY):
         base = config.model(story.key.model).entry
         below = sum(
@@ -176,15 +197,20 @@ def notes(
         )
         if below:
             found.append(
-                f"{count(below, 'trade')} were entered with a probability below your base entry threshold of {base:.2f}: "
-                f"if the bot really enters lower, set entry in [models.{story.key.model}] to what it uses."
+                f"{count(below, 'trade')} {was(below)} entered with a probability below your base entry threshold of "
+                f"{base:.2f}: if the bot really enters lower, set entry in [models.{story.key.model}] to what it uses."
             )
     if value is not None and value.shadow_left_out:
         found.append(
             f"{count(value.shadow_left_out, 'shadow trade')} fed the rules and are left out of the guard value."
         )
     if value is not None and value.unjudged:
-        found.append(f"{count(value.unjudged, 'trade')} were opened before the first decision and count as taken.")
+        early = count(value.unjudged, "trade")
+        found.append(
+            f"{early} {was(value.unjudged)} opened before the first decision; the guard let it pass."
+            if value.unjudged == 1
+            else f"{early} were opened before the first decision; the guard let them pass."
+        )
     silent = [code for code in story.rule_codes if code not in {f.code for f in story.firings()}]
     if silent:
         found.append(f"Rules that never fired: {listed(silent, 20)}.")
@@ -211,3 +237,17 @@ def signed(ratio: float) -> str:
     ('+3.1 %', '-50.0 %')
     """
     return f"{ratio * 100:+,.1f} %" if math.isfinite(ratio) else "unknown"
+
+
+def times(number: int) -> str:
+    """Write how often.
+
+    >>> times(1), times(2), times(7)
+    ('once', 'twice', '7 times')
+    """
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def was(number: int) -> str:
+    """Return the verb that goes with a number."""
+    return "was" if number == 1 else "were"

@@ -95,6 +95,18 @@ def test_a_constant_feature_is_at_no_distance_until_it_moves() -> None:
     assert not ks.drift_detected
 
 
+def test_a_feature_that_hardly_ever_moves_does_not_ring_when_it_does_so_twice() -> None:
+    values = np.zeros((3000, 1))
+    values[1000] = 1.0
+    ks = detector(values, window=50)
+    for x in [0.0] * 50 + [1.0, 0.0, 1.0] + [0.0] * 30:
+        ks.update(np.array([x]))
+        assert not ks.drift_detected
+    for _ in range(50):
+        ks.update(np.array([1.0]))
+    assert ks.drift_detected
+
+
 def test_a_feature_without_reference_values_is_never_compared() -> None:
     values = np.random.default_rng(1).standard_normal((3000, 2))
     values[:, 1] = np.nan

@@ -130,6 +130,7 @@ class FakeService:
     """The app over a Fleet in memory. `now_ms`, `health`, `full` and `ports` may be changed by a test."""
 
     def __init__(self, config: EngineConfig, **changes: Any) -> None:
+        decode = changes.pop("decode_reference", lambda raw, media: reference_from_bytes(raw, media)[0])
         self.config = config
         self.now_ms = NOW_MS
         self.epoch = EPOCH
@@ -148,7 +149,7 @@ class FakeService:
             "hosts": frozenset({"localhost", "127.0.0.1", "::1"}),
         }  # fmt: skip
         self.ports = Ports(**{**ports, **changes})
-        self.app: FastAPI = create_app(self.ports, lambda raw, media: reference_from_bytes(raw, media)[0])
+        self.app: FastAPI = create_app(self.ports, decode)
         self.document: dict[str, Any] = self.app.openapi()
         self.checker = SchemaChecker(self.document)
         self._runner = asyncio.Runner()
@@ -281,7 +282,7 @@ class FakeService:
         """Post `count` observations, the newest of which closed 10 s ago."""
         return self.post("/v1/observations", [self.observation(i - count + 1, symbol=symbol) for i in range(count)])
 
-    def observation(self, candle: int = 0, **changes: Any) -> dict[str, Any]:
+    def observation(self, candle: int = 0, /, **changes: Any) -> dict[str, Any]:
         """An observation; candle 0 is the newest that is closed, -1 the one before."""
         ts_ms = (NOW_MS // 300_000 - 1 + candle) * 300_000
         return {
@@ -289,7 +290,7 @@ class FakeService:
             "features": {"f1": 1.0, "f2": 2.5, "f3": None}, **changes,
         }  # fmt: skip
 
-    def trade(self, trade_id: str = "t1", **changes: Any) -> dict[str, Any]:
+    def trade(self, trade_id: str = "t1", /, **changes: Any) -> dict[str, Any]:
         return {
             "model": "m", "symbol": "BTC/USDT:USDT", "timeframe": "5m", "trade_id": trade_id, "side": "long",
             "opened_ms": NOW_MS - 900_000, "closed_ms": NOW_MS - 60_000, "entry_price": 100.0, "exit_price": 101.0,

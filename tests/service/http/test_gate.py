@@ -1,0 +1,176 @@
+"""Who is let in: hosts, origins, sizes, and what happens when something breaks behind the gate."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from regime_service.http.gate import Site, read_host, same_site
+from regime_service.http.ports import Health
+
+
+def scope(method: str = "GET", path: str = "/v1/thresholds", **headers: str) -> dict[str, Any]:
+    pairs = {"host": "localhost:8080", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+        "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
+        "headers": [(k.encode(), v.encode("latin-1")) for k, v in pairs.items()],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "[::1]:8080"])
+def test_own_host_names_are_answered_whatever_case_and_port(service: Any, host: str) -> None:
+    assert service.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example:8080", "127.0.0.2", "", "a b", "[::2]", "localhost:x", "user@localhost"]
+)
+def test_other_host_names_are_refused(service: Any, host: str) -> None:
+    response = service.get("/healthz", headers={"Host": host})
+    assert response.status_code == 403
+    assert response.json()["type"] == "urn:regimegate:problem:refused"
+
+
+def test_a_request_without_host_or_with_two_is_refused(service: Any) -> None:
+    none = {**scope(), "headers": []}
+    two = {**scope(), "headers": [(b"host", b"localhost"), (b"host", b"evil.example")]}
+    assert [service.raw(s, [])[0] for s in (none, two)] == [403, 403]
+
+
+def test_a_star_answers_to_any_name_but_not_to_none(make_service: Callable[..., Any]) -> None:
+    service = make_service(ports={"hosts": frozenset({"*"})})
+    assert service.get("/healthz", headers={"Host": "anything.example"}).status_code == 200
+    assert service.raw({**scope(), "headers": []}, [])[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        ("http://localhost:8080", "localhost:8080", True),
+        ("HTTP://LOCALHOST:8080", "localhost:8080", True),
+        ("https://regime.example", "regime.example", True),
+        ("https://regime.example", "regime.example:443", True),
+        ("http://[::1]:8080", "[::1]:8080", True),
+        ("http://localhost:3000", "localhost:8080", False),
+        ("http://localhost", "localhost:8080", False),
+        ("http://evil.example", "localhost:8080", False),
+        ("http://localhost:8080.evil.example", "localhost:8080", False),
+        ("chrome-extension://abc", "localhost:8080", False),
+        ("null", "localhost:8080", False),
+        ("", "localhost:8080", False),
+    ],
+)
+def test_an_origin_is_ours_only_if_name_and_port_agree(origin: str, host: str, same: bool) -> None:
+    site = read_host(host)
+    assert isinstance(site, Site)
+    assert same_site(origin, site) is same
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_pages_of_other_sites_are_refused(service: Any, method: str, headers: dict[str, str]) -> None:
+    path = "/v1/thresholds" if method == "GET" else "/v1/observations"
+    assert service.request(method, path, headers=headers).status_code == 403
+
+
+def test_our_own_pages_and_bots_are_let_in(service: Any) -> None:
+    service.warm()
+    for headers in ({}, {"Origin": "http://localhost:8080", "Sec-Fetch-Site": "same-origin"}):
+        assert service.thresholds(headers=headers).status_code == 200
+
+
+def test_a_person_may_follow_a_link_to_a_page_but_not_into_the_api(service: Any) -> None:
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert service.get("/", headers=followed).status_code == 200
+    assert service.thresholds(headers=followed).status_code == 403
+    assert service.get("/", headers={**followed, "Sec-Fetch-Dest": "iframe"}).status_code == 403
+
+
+def test_a_body_over_the_limit_is_refused_by_its_announcement(make_service: Callable[..., Any]) -> None:
+    service = make_service(ports={"body_bytes_max": 100})
+    status, headers, body = service.raw(scope("POST", "/v1/equity", content_length="101"), [])
+    assert (status, headers["connection"], json.loads(body)["status"]) == (413, "close", 413)
+    assert service.raw(scope("POST", "/v1/equity", content_length="9" * 5000), [])[0] == 413
+
+
+def test_a_body_without_announced_length_is_counted_as_it_comes(make_service: Callable[..., Any]) -> None:
+    service = make_service(ports={"body_bytes_max": 100})
+    chunks = [{"type": "http.request", "body": b"x" * 40, "more_body": True} for _ in range(4)]
+    status, headers, _ = service.raw(scope("POST", "/v1/equity", content_type="application/json"), chunks)
+    assert (status, headers["connection"]) == (413, "close")
+
+
+def test_a_reference_has_a_limit_of_its_own(make_service: Callable[..., Any]) -> None:
+    service = make_service(ports={"body_bytes_max": 10, "reference_bytes_max": 50})
+    path, csv = "/v1/models/m/references/v1", {"Content-Type": "text/csv"}
+    assert service.request("PUT", path, content=b"f1\n1\n2\n3\n4\n5\n6", headers=csv).status_code == 200
+    assert service.request("PUT", path, content=b"f1\n" + b"1\n" * 50, headers=csv).status_code == 413
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "x", "１"])
+def test_a_length_that_is_no_number_is_malformed(service: Any, length: str) -> None:
+    bad = {**scope("POST", "/v1/equity")}
+    bad["headers"] = [*bad["headers"], (b"content-length", length.encode())]
+    assert service.raw(bad, [])[0] == 400
+
+
+def test_when_it_cannot_store_the_service_says_why_and_answers_no_get_either(service: Any) -> None:
+    service.warm()
+    service.health = Health(ready=False, reason="The disk is full", queue_depth=0, queue_max=10)
+    for response in (service.thresholds(), service.warm(), service.get("/readyz")):
+        assert response.status_code == 503
+        assert "The disk is full" in response.json()["detail"]
+        assert int(response.headers["Retry-After"]) >= 1
+    assert service.get("/healthz").json() == {"status": "alive"}
+    assert service.get("/metrics").status_code == 200
+
+
+def test_answers_of_the_api_are_not_to_be_kept_and_none_is_to_be_guessed_at(service: Any) -> None:
+    for response in (service.thresholds(), service.warm(), service.get("/v1/nothing")):
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    page = service.get("/")
+    assert "Cache-Control" not in page.headers
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_what_nobody_foresaw_is_a_503_and_the_log_does_not_repeat_what_was_sent(
+    make_service: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "".join(("sec", "ret"))  # The log shows lines of source; it is not to show what they work on.
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError(said)
+
+    service = make_service(ports={"explain": fail})
+    with caplog.at_level(logging.ERROR):
+        response = service.get("/v1/explain", params={"model": "m", "symbol": "s", "timeframe": "5m"})
+    assert response.status_code == 503
+    incident = response.json()["detail"].partition("incident ")[2][:8]
+    assert incident in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert said not in caplog.text + response.text
+
+
+def test_a_failing_health_check_is_a_503_too(make_service: Callable[..., Any]) -> None:
+    def fail() -> Health:
+        raise OSError("gone")
+
+    assert make_service(ports={"health": fail}).thresholds().status_code == 503
+
+
+def test_somebody_who_hangs_up_is_not_answered(service: Any) -> None:
+    started = [{"type": "http.request", "body": b"[", "more_body": True}, {"type": "http.disconnect"}]
+    assert service.raw(scope("POST", "/v1/equity", content_type="application/json"), started)[0] == 0
+
+
+def test_a_web_socket_is_closed(service: Any) -> None:
+    assert service.raw({**scope(), "type": "websocket"}, []) == (0, {}, b"")
