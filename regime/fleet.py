@@ -194,7 +194,8 @@ class Fleet:
         model = self._models.setdefault(key.model, ModelState())
         if model.drawdown.source == "equity":
             engine.inherit(msgspec.convert(msgspec.to_builtins(model.drawdown), Drawdown))
-        standing: list[AnyEvent] = [r for r in model.recalibrated if concerns(r, key)][-1:]
+        standing: list[AnyEvent] = []
+        standing += [recalibrated for recalibrated in model.recalibrated if concerns(recalibrated, key)][-1:]
         if model.promoted is not None:
             standing.append(model.promoted)
         now_ms = available_ms(joining) or 0

@@ -29,13 +29,23 @@ from regime.events import StreamKey
 from regime.simulate import Scenario, Simulation, simulate
 from regime.timeframe import timeframe_ms
 from regime_service.demo.bot import Bot
-from regime_service.demo.service import DemoFailed, HttpLine, Service, config_toml, port_or_any, thresholds_path
+from regime_service.demo.service import (
+    DemoFailed,
+    HttpLine,
+    Service,
+    config_toml,
+    parquet,
+    port_or_any,
+    thresholds_path,
+)
 from regime_service.demo.story import Line, change_lines, event_time, meaning, percent, summary_lines
 from regime_service.demo.summary import Summary, summarize
 
 CANDLES, BREAK_AT = 2_016, 864
 """Three healthy days of 5-minute candles, then four after the break."""
 
+PACE = 100.0
+"""Candles a second on a terminal, so that a person can watch; a pipe gets as many as it can."""
 REFERENCE_VERSION = "2025-02"
 _STYLES = {"bad": "bold red", "careful": "yellow", "good": "green", "plain": ""}
 _WHAT_BREAKS = {
@@ -73,7 +83,7 @@ def run_demo(
             if not once:
                 _stay(say, service)
         except DemoFailed as error:
-            print(f"regime demo: {error}", file=sys.stderr)
+            print(f"regime demo: {error}{service.last_words()}", file=sys.stderr)
             return 1
     return 0 if summary.warning is not None else 1
 
@@ -112,6 +122,8 @@ def _play(say: Speaker, service: Service, scenario: Scenario, *, note: bool) -> 
     break_ms = simulation.break_ms
     if break_ms is None:
         raise OperatorError(f"break_at ({scenario.break_at}) lies beyond the last of {scenario.candles} candles")
+    reference = simulation.reference
+    body = parquet(reference)  # While the service starts.
     address = service.await_answer()
     taken = " (the port asked for is taken)" if note else ""
     say(f"The service answers at {address}{taken}, process {service.pid}.")
@@ -119,12 +131,9 @@ def _play(say: Speaker, service: Service, scenario: Scenario, *, note: bool) -> 
     end_ms = scenario.start_ms + scenario.candles * step_ms
     line = HttpLine(address, StreamKey(scenario.model, scenario.symbol, scenario.timeframe))
     with contextlib.closing(line):
-        reference = simulation.reference
-        line.reference(reference, REFERENCE_VERSION)
-        say(
-            f"It was given the training period: {reference.rows} candles, {len(reference.names)} features. Now the bot "
-            f"goes live, from {event_time(scenario.start_ms)} to {event_time(end_ms)}, as fast as it goes."
-        )
+        say(f"It is given the training period: {reference.rows} candles, {len(reference.names)} features.")
+        line.reference(body, REFERENCE_VERSION, trained_until_ms=scenario.start_ms)
+        say(f"The bot goes live, from {event_time(scenario.start_ms)} to {event_time(end_ms)}, faster than the market.")
         say()
         began_s = time.monotonic()
         bot = Bot(simulation, line)
@@ -150,7 +159,7 @@ def _watch(say: Speaker, bot: Bot, simulation: Simulation, break_ms: int) -> Non
         TextColumn("account with the guard {task.fields[guarded]}, without {task.fields[unguarded]}"),
     )  # fmt: skip
     progress = Progress(*columns, console=say.console, transient=True, disable=not say.console.is_terminal)
-    told = False
+    told, next_s = False, time.monotonic()
     with progress:
         task = progress.add_task("", total=len(simulation.observations), time="", guarded="", unguarded="")
         for moment in bot.play():
@@ -161,6 +170,9 @@ def _watch(say: Speaker, bot: Bot, simulation: Simulation, break_ms: int) -> Non
             for line in change_lines(moment.changes):
                 say(line)
             books = bot.books
+            if say.console.is_terminal:
+                next_s = max(next_s + 1.0 / PACE, time.monotonic() - 1.0)
+                time.sleep(max(0.0, next_s - time.monotonic()))
             progress.update(
                 task, advance=1, time=event_time(moment.ts_ms),
                 guarded=percent(books.guarded / books.equity - 1.0, sign=True),
@@ -191,7 +203,7 @@ def _stay(say: Speaker, service: Service) -> None:
         code = service.wait()
     except KeyboardInterrupt:
         return
-    raise DemoFailed(f"the service ended by itself with code {code}{service.last_words()}")
+    raise DemoFailed(f"the service ended by itself with code {code}")
 
 
 @contextlib.contextmanager

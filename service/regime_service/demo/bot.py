@@ -141,7 +141,7 @@ class Bot:
                 due[waiting[0].closed_ms].append(waiting.pop(0))
             for closed_ms, trades in due.items():
                 changes += self._report(closed_ms, trades)
-            changes += self._hear(self._line.observation(self._decide(observation)))
+            changes += self._hear(self._line.observation(self._decide(observation, row)))
             self.books.changes += changes
             yield Moment(row, now_ms, changes)
 
@@ -152,30 +152,31 @@ class Bot:
         self._held = answer
         return [] if before is None else changed(before, answer)
 
-    def _decide(self, observation: Observation) -> Observation:
+    def _decide(self, observation: Observation, row: int) -> Observation:
         if observation.taken is None:
             return observation
         claimed = observation.probabilities
         taken: dict[Side, bool | None] = {"long": observation.taken.long, "short": observation.taken.short}
         for side in SIDES:
-            if not taken[side]:
-                continue
-            share = 0.0  # Without any answer it does not trade.
-            if self._held is not None:
-                probability = None if claimed is None else claimed.long if side == "long" else claimed.short
-                share = exposure(self._held.sides.of(side), probability)
-            self._open[observation.ts_ms, side] = share
-            taken[side] = share > 0.0
+            if taken[side]:
+                share = 0.0
+                if row > 0 and self._held is not None:
+                    probability = None if claimed is None else claimed.long if side == "long" else claimed.short
+                    share = exposure(self._held.sides.of(side), probability)
+                    self._open[observation.ts_ms, side] = share
+                taken[side] = share > 0.0
         return msgspec.structs.replace(observation, taken=Taken(long=taken["long"], short=taken["short"]))
 
     def _report(self, closed_ms: int, trades: Sequence[Trade]) -> list[Change]:
         sent, real = [], False
         for trade in trades:
-            share = self._open.pop((trade.signal_ts_ms, trade.side))
+            share = self._open.pop((trade.signal_ts_ms, trade.side), None)
+            if share is None:
+                continue
             self.books.close(Closed(trade, share))
             real = real or share > 0.0
             sent.append(as_reported(trade, share))
-        changes = self._hear(self._line.trades(sent))
+        changes = self._hear(self._line.trades(sent)) if sent else []
         if real:
             account = Equity(
                 model=self._simulation.scenario.model, ts_ms=closed_ms, equity=round(self.books.guarded, 4)

@@ -140,9 +140,9 @@ class Service:
         try:
             line = lines.get(timeout=START_S)
         except queue.Empty:
-            raise DemoFailed(f"the service did not answer within {START_S:.0f} s{self.last_words()}") from None
+            raise DemoFailed(f"the service did not answer within {START_S:.0f} s") from None
         if _ANNOUNCED not in line:
-            raise DemoFailed(f"the service ended before it answered{self.last_words()}")
+            raise DemoFailed("the service ended before it answered")
         self.address = line.rpartition(_ANNOUNCED)[2].strip()
         return self.address
 
@@ -184,13 +184,13 @@ class HttpLine:
     def equity(self, event: Equity) -> Answer | None:
         return self._post("equity", [event])
 
-    def reference(self, sample: Reference, version: str) -> None:
-        """Register the training period; returns when it is in force."""
-        query = {"symbol": self._key.symbol, "timeframe": self._key.timeframe}
-        if sample.trained_until_ms is not None:
-            query["trained_until_ms"] = str(sample.trained_until_ms)
+    def reference(self, body: bytes, version: str, *, trained_until_ms: int) -> None:
+        """Register the training period, a Parquet file; returns when it is in force."""
+        query = {
+            "symbol": self._key.symbol, "timeframe": self._key.timeframe, "trained_until_ms": str(trained_until_ms),
+        }  # fmt: skip
         path = f"/v1/models/{quote(self._key.model, safe='')}/references/{quote(version, safe='')}?{urlencode(query)}"
-        status, location, _ = self._send("PUT", path, parquet(sample), "application/vnd.apache.parquet")
+        status, location, _ = self._send("PUT", path, body, "application/vnd.apache.parquet")
         until_s = time.monotonic() + REQUEST_S
         while status == http.client.ACCEPTED:  # It still calibrates, and says where to ask.
             if not location or time.monotonic() > until_s:

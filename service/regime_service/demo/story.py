@@ -159,6 +159,8 @@ def _warned(summary: Summary) -> tuple[str, Tone]:
 
 
 def _paused(summary: Summary, end_ms: int) -> tuple[str, Tone]:
+    if summary.pause_ms is None and summary.paused_at_break:
+        return f"- ({' and '.join(summary.paused_at_break)} stood paused already when it broke, by luck)", "careful"
     if summary.pause_ms is None:
         return f"- (not within {duration(end_ms - summary.break_ms)} and {summary.after.trades} trades)", "careful"
     if len({(change.at_ms, codes(change)) for change in summary.pauses.values()}) == 1 and len(summary.pauses) == 2:

@@ -41,6 +41,8 @@ class Summary(NamedTuple):
     trades_to_pause: int
     standing: tuple[str, ...]
     """Reasons in force already at the moment of the break: false alarms that came in time by luck."""
+    paused_at_break: tuple[Side, ...]
+    """Sides that were paused already, by the same luck."""
     disturbances: tuple[tuple[Change, ...], ...]
     """Changes of each healthy disturbance, from its beginning to its end."""
     healthy: Period
@@ -92,6 +94,7 @@ def summarize(books: Books, *, break_ms: int, entry: float, exit: float) -> Summ
         trades_to_warning=_until(closed_later, None if warning is None else warning.at_ms),
         trades_to_pause=_until(closed_later, first_pause_ms),
         standing=tuple(dict.fromkeys(r.code for t in told.values() if not is_free(t, entry, exit) for r in t.reasons)),
+        paused_at_break=tuple(side for side, t in told.items() if t.state is not TradingState.ACTIVE),
         disturbances=_episodes(books, healthy, entry, exit),
         healthy=period([c for c in books.closed if c.trade.closed_ms <= break_ms]),
         after=period(closed_later),

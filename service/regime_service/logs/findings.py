@@ -177,13 +177,14 @@ class ProfitUnit:
         leverage = (
             "unleveraged" if self.leverage is None or abs(self.leverage - 1) < 0.005 else f"at {self.leverage:g}x"
         )
+        unit = "percentage" if self.unit == "percent" else self.unit
         fees = (
             f"after {self.fee_round_trip_ratio:.4%} of fees per round trip"
             if self.fee_round_trip_ratio
             else "without fees"
         )
         return (
-            f"Column {self.column} seems to be a {self.unit} {leverage}, {fees}; it was not used, "
+            f"Column {self.column} seems to be a {unit} {leverage}, {fees}; it was not used, "
             "profit is worked out from the prices, unleveraged and after your fee_ratio"
         )
 

@@ -146,7 +146,7 @@ def step_ms(timeframe: str) -> int:
 
 
 def keep_only(tables: Tables, mapping: TableMapping) -> int:
-    """Leave out rows that the mapping's `only` does not ask for; return their number."""
+    """Leave out rows that the mapping's `only` does not ask for; return their number. Raises where none is left."""
     names = tables.names
     for name in mapping.only:
         if tables.chunks:
@@ -167,7 +167,11 @@ def keep_only(tables: Tables, mapping: TableMapping) -> int:
         chunk = without(chunk, keep)
         if chunk.rows:
             kept.append(chunk)
+    if left and not kept:
+        raise OperatorError(f"the mapping key `only` leaves none of {count(left, 'row')}; check the words it asks for")
     tables.chunks = kept
+    if not kept:
+        raise nothing(tables)
     return left
 
 
@@ -360,8 +364,6 @@ class _Builder:
 
     def build(self, drop_last: DropLast) -> tuple[Frame, Findings]:
         filtered = keep_only(self.tables, self.mapping)
-        if not self.tables.chunks:
-            raise nothing(self.tables)
         one_stream(self.tables, self.mapping)
         columns = self._name_columns()
         if self.what == "candles":
@@ -458,7 +460,7 @@ class _Builder:
             used = {n for f in self.columns.candle.values() for n in f}
         used |= {n for f in self.columns.taken.values() for n in f} | set(self.columns.features)
         for name, column in zip(chunk.names, chunk.columns, strict=True):
-            if column.texts and name in used and self.tables.kinds.get(name) == "number":
+            if column.texts and name in used:
                 bad = np.zeros(chunk.rows, dtype=bool)
                 bad[list(column.texts)] = True
                 self._refuse(chunk, ok, bad, "number", name, lambda i, c=column: f"{c.texts[i][:40]!r} is not a number")
@@ -474,11 +476,8 @@ class _Builder:
             )  # fmt: skip
         candle = self._part_candle(chunk, ok)
         log_ms = self._part_log_times(chunk)
-        names = [
-            (name, column)
-            for name, column in zip(chunk.names, chunk.columns, strict=True)
-            if name in set(self.columns.features)
-        ]
+        features = set(self.columns.features)
+        names = [pair for pair in zip(chunk.names, chunk.columns, strict=True) if pair[0] in features]
         index = tuple(self.place[name.removeprefix("features.")] for name, _ in names)
         layout = self.known.setdefault(index, len(self.known))
         if layout == len(self.layouts):
@@ -828,11 +827,27 @@ class _Builder:
             "dead_columns": tuple(dead),
             "near_empty_columns": tuple(empty),
             "left_out": tuple(LeftOut(name, reason) for name, reason in self.left_out.items()),
-            "non_finite": {name: int(n) for name, n in zip(self.names, missing.tolist(), strict=True) if n},
+            "non_finite": {
+                **{name: int(n) for name, n in zip(self.names, missing.tolist(), strict=True) if n},
+                **self._missing_roles(frame),
+            },
             "columns_changed": self._changes(frame) if rows.timed else (),
             "misnamed": tuple(self.misnamed),
             "log_times": self._log_times(frame) if rows.timed else None,
         }
+
+    def _missing_roles(self, frame: _Joined) -> dict[str, int]:
+        """Count empty cells of candles and probabilities, by their columns."""
+        rows = frame.frame
+        columns = [(self.columns.candle.get(r, ()), rows.candle[:, i]) for i, r in enumerate(CANDLE_NAMES)]
+        if self.what != "candles":
+            columns += [(names, rows.probabilities[r]) for r, names in self.columns.probabilities.items()]
+        found: dict[str, int] = {}
+        for names, values in columns:
+            there = np.array([any(name in part for name in names) for part in frame.part_names], dtype=bool)
+            if names and (missing := int(np.count_nonzero(np.isnan(values) & there[frame.part]))):
+                found[names[0]] = missing
+        return found
 
     def _changes(self, frame: _Joined) -> tuple[ColumnChange, ...]:
         if self.what == "candles":

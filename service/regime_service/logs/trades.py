@@ -109,8 +109,6 @@ class _Reader:
 
     def read(self) -> TradeLog:
         filtered = keep_only(self.tables, self.mapping)
-        if not self.tables.chunks:
-            raise nothing(self.tables)
         one_stream(self.tables, self.mapping)
         self.columns = self._columns()
         rows = [row for chunk in self.tables.chunks for row in self._rows(chunk)]

@@ -232,6 +232,58 @@ def test_a_probability_in_percent_is_refused_with_the_way_out(tmp_path: Path) ->
     assert "82 is not a probability" in log.findings.refused[0].reason
 
 
+def test_probabilities_that_are_words_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="line 2, column prob_long: '82%' is not a number"):
+        one(tmp_path, "time,prob_long,a", f"{T0},82%,1")
+
+
+def test_empty_cells_of_candles_and_probabilities_are_counted(tmp_path: Path) -> None:
+    rows = [f"{T0},10,12,9,11,,0.5,1", f"{T0 + STEP},10,12,9,11,5,,1"]
+    log = one(tmp_path, "time,open,high,low,close,volume,prob_long,a", *rows)
+    assert log.findings.non_finite == {"volume": 1, "prob_long": 1}
+
+
+def test_columns_that_are_no_features_by_their_names_or_values(tmp_path: Path) -> None:
+    header = f"time,model,close_time,{'x' * 200},close,timestamp,a"
+    log = one(tmp_path, header, f"{T0},7,{T0 + STEP},1,2,{T0 - 1},3", f"{T0 + STEP},7,{T0 + 2 * STEP},1,2,{T0},3")
+    assert log.observations[0].features == {"a": 3.0}
+    reasons = {left.name[:10]: left.reason for left in log.findings.left_out}
+    assert reasons == {
+        "model": "names the stream",
+        "close_time": "holds times",
+        "xxxxxxxxxx": "its name is longer than 128 characters or not printable",
+        "timestamp": "holds another time than time",
+        "close": "part of a candle, but there is no open, high, low, volume",
+    }
+
+
+def test_only_that_leaves_nothing_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="`only` leaves none of 1 row"):
+        one(tmp_path, "time,n,w,a", f"{T0},7,x,1", mapping=LogMapping(only={"n": "8"}))
+    mapping = LogMapping(only={"n": "7", "w": "x"})
+    assert len(one(tmp_path, "time,n,w,a", f"{T0},7,x,1", f"{T0 + STEP},7,y,1", mapping=mapping).observations) == 1
+    with pytest.raises(OperatorError, match=r"`only.m`: no file has a column `m`"):
+        one(tmp_path, "time,n,a", f"{T0},7,1", mapping=LogMapping(only={"m": "8"}))
+
+
+def test_files_may_name_the_time_differently(tmp_path: Path) -> None:
+    write(tmp_path / "1.csv", "timestamp,a", f"{T0},1")
+    write(tmp_path / "2.jsonl", json.dumps({"ts_ms": T0 + STEP, "a": 2}), json.dumps({"a": 3}))
+    log = read(tmp_path)
+    assert [o.ts_ms for o in log.observations] == [T0, T0 + STEP]
+    assert log.findings.refused[0].reason == "this row has no such column, so no time"
+
+
+def test_a_json_array_and_half_characters_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'[{{"time": {T0}, "a": 1, "\\ud800": 2, "w": "\\ud800"}}]')
+    log = read(path)
+    assert log.observations[0].features == {"a": 1.0, "\\ud800": 2.0}
+    path.write_text("[1, 2")
+    with pytest.raises(OperatorError, match=r"a\.json: neither one JSON array"):
+        read(path)
+
+
 def test_rename_ignore_and_selection(tmp_path: Path) -> None:
     mapping = LogMapping(rename={"o": "open", "RSI14": "feat_rsi"}, ignore=["junk*"], features=["feat_*"])
     log = one(tmp_path, "time,RSI14,feat_b,junk_1,other,o", f"{T0},1,2,x,3,4", mapping=mapping)
