@@ -52,9 +52,8 @@ class Served:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if "http://" not in line:
-            self.process.wait(20)
-            assert self.process.stderr is not None
-            raise RuntimeError(f"the service did not start: {line}{self.process.stderr.read()}")
+            _, said = self.process.communicate(timeout=20)
+            raise RuntimeError(f"the service did not start: {line}{said}")
         self.address = line.split("http://")[1].strip()
         self._connection: http.client.HTTPConnection | None = None
 
@@ -78,7 +77,7 @@ class Served:
         return self.request("PUT", path, body, {"Content-Type": content_type})
 
     def kill(self) -> None:
-        """SIGKILL: no chance to tidy up."""
+        """SIGKILL: no chance to tidy up. Harmless when it has ended already."""
         self.process.kill()
         self._leave()
 
@@ -91,5 +90,6 @@ class Served:
     def _leave(self) -> int:
         if self._connection is not None:
             self._connection.close()
-        self.process.communicate(timeout=30)
+        if self.process.stdout is not None and not self.process.stdout.closed:
+            self.process.communicate(timeout=30)
         return self.process.returncode

@@ -58,7 +58,7 @@ def test_every_key_of_the_example_that_is_commented_out_is_a_real_one() -> None:
         ("[logs.features]\ntmie = 'x'", "did you mean `time`?"),
         ('[[rules]]\nkind = "drawdwn"', "there is no rule 'drawdwn'"),
         ('[[rules]]\nkind = "drawdown"\noptions = { limt = 0.1 }', "unexpected keyword argument 'limt'"),
-        ('[[rules]]\nkind = "drawdown"\noptions = { limit = 7.0 }', "limit must be between 0 and 1"),
+        ('[[rules]]\nkind = "drawdown"\noptions = { limit = 7.0 }', "limit must be a number between 0 and 1"),
         ('[[detectors]]\nkind = "kss"', "there is no detector 'kss'"),
     ],
 )

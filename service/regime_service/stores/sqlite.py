@@ -91,8 +91,8 @@ CREATE TABLE snapshots (
 class SqliteStore:
     """A `Store` in the file `path`, which is made (with its folders) if it does not exist.
 
-    Raises `OperatorError` where the file is in use, not ours, newer than this program, or cannot be opened, and
-    `StoreFailed` where it cannot be written: opening writes a row, so that a full disk shows at the start.
+    Raises `OperatorError` where the file is in use, not ours or newer than this program, and `StoreFailed` where it
+    cannot be made or written: opening writes a row, so that a full disk shows at the start.
 
     `read_only` is for tools: it needs no lock, makes nothing, and may be used while a service runs.
 
@@ -103,6 +103,7 @@ class SqliteStore:
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
         # The real path, so that two names of one file have one lock.
         self._path = Path(os.path.realpath(path))
+        self._read_only = read_only
         self._failed: str | None = None
         self._in_group = False
         self._streams: dict[StreamKey, tuple[int, int]] = {}
@@ -146,7 +147,7 @@ class SqliteStore:
             # Until it is known to be ours, closing it must not change it.
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             if connection.readonly("main"):
-                raise OperatorError(f"the store {self._path} cannot be written by this user; change its permissions")
+                raise StoreFailed(f"the store {self._path} cannot be written by this user; change its permissions")
             is_new = self._identify(connection)
             connection.pragma("page_size", _PAGE_BYTES)  # of a new file; others keep theirs
             if connection.pragma("journal_mode", "wal") != "wal":
@@ -243,7 +244,7 @@ class SqliteStore:
                 " stop that one first, or give this one another path"
             ) from None
         except OSError as error:
-            raise OperatorError(f"the store {self._path} cannot be opened: {error.strerror or error}") from error
+            raise StoreFailed(f"the store {self._path} cannot be opened: {error.strerror or error}") from error
         with contextlib.suppress(OSError):  # a courtesy to whoever comes second; a full disk is found out elsewhere
             os.ftruncate(lock, 0)
             os.pwrite(lock, b"%d\n" % os.getpid(), 0)
@@ -251,7 +252,8 @@ class SqliteStore:
     def _cannot_open(self, error: apsw.Error) -> OperatorError | StoreFailed | CorruptionError:
         if isinstance(error, apsw.CorruptError):
             return self._damaged(str(error))
-        found = StoreFailed if isinstance(error, (apsw.FullError, apsw.IOError)) else OperatorError
+        foreign = isinstance(error, apsw.NotADBError) or self._read_only
+        found = OperatorError if foreign else StoreFailed
         return found(f"the store {self._path} cannot be opened: {_sentence(error)}")
 
     def _read_epoch(self) -> str:

@@ -71,16 +71,16 @@ class SchemaChecker:
                     yield f"{path}.{name} is missing"
             yield from (f"{path}.{name} is not documented" for name in value if name not in rule)
 
-    def _additionalProperties(self, value: Any, rule: Any, path: str, schema: Any) -> Iterator[str]:  # noqa: N802
+    def _additionalProperties(self, value: Any, rule: Any, path: str, schema: Any) -> Iterator[str]:
         if isinstance(rule, dict) and "properties" not in schema and isinstance(value, dict):
             for name, item in value.items():
                 yield from self.faults(item, rule, f"{path}.{name}")
 
-    def _propertyNames(self, value: Any, rule: dict[str, Any], path: str, _: Any) -> Iterator[str]:  # noqa: N802
+    def _propertyNames(self, value: Any, rule: dict[str, Any], path: str, _: Any) -> Iterator[str]:
         for name in value if isinstance(value, dict) else ():
             yield from self.faults(name, rule, f"{path}.{name}")
 
-    def _maxProperties(self, value: Any, rule: int, path: str, _: Any) -> Iterator[str]:  # noqa: N802
+    def _maxProperties(self, value: Any, rule: int, path: str, _: Any) -> Iterator[str]:
         if isinstance(value, dict) and len(value) > rule:
             yield f"{path} has too many names"
 
@@ -88,11 +88,11 @@ class SchemaChecker:
         for i, item in enumerate(value if isinstance(value, list) else ()):
             yield from self.faults(item, rule, f"{path}[{i}]")
 
-    def _anyOf(self, value: Any, rule: list[Any], path: str, _: Any) -> Iterator[str]:  # noqa: N802
+    def _anyOf(self, value: Any, rule: list[Any], path: str, _: Any) -> Iterator[str]:
         if all(list(self.faults(value, choice, path)) for choice in rule):
             yield f"{path} is none of the choices: {value!r}"
 
-    def _oneOf(self, value: Any, rule: list[Any], path: str, _: Any) -> Iterator[str]:  # noqa: N802
+    def _oneOf(self, value: Any, rule: list[Any], path: str, _: Any) -> Iterator[str]:
         if sum(not list(self.faults(value, choice, path)) for choice in rule) != 1:
             yield f"{path} is not exactly one of the choices"
 
@@ -114,14 +114,14 @@ class SchemaChecker:
     def _maximum(self, value: Any, rule: float, path: str, _: Any) -> Iterator[str]:
         yield from self._bound(value, path, lambda v: v > rule)
 
-    def _exclusiveMinimum(self, value: Any, rule: float, path: str, _: Any) -> Iterator[str]:  # noqa: N802
+    def _exclusiveMinimum(self, value: Any, rule: float, path: str, _: Any) -> Iterator[str]:
         yield from self._bound(value, path, lambda v: v <= rule)
 
-    def _minLength(self, value: Any, rule: int, path: str, _: Any) -> Iterator[str]:  # noqa: N802
+    def _minLength(self, value: Any, rule: int, path: str, _: Any) -> Iterator[str]:
         if isinstance(value, str) and len(value) < rule:
             yield f"{path} is too short"
 
-    def _maxLength(self, value: Any, rule: int, path: str, _: Any) -> Iterator[str]:  # noqa: N802
+    def _maxLength(self, value: Any, rule: int, path: str, _: Any) -> Iterator[str]:
         if isinstance(value, str) and len(value) > rule:
             yield f"{path} is too long"
 
@@ -174,7 +174,11 @@ class FakeService:
             known = new.get(source_key(event)) or self.log.get(source_key(event))
             if known is None:
                 key = None if not hasattr(event, "symbol") else getattr(event, "model", None)
-                if key is not None and not self.config.auto_register and not any(concerns(event, k) for k in self.fleet):
+                if (
+                    key is not None
+                    and not self.config.auto_register
+                    and not any(concerns(event, k) for k in self.fleet)
+                ):
                     raise CallerError("No such stream.", status=404, errors=[FieldError(f"[{i}]", "no such stream")])
                 new[source_key(event)] = event
             elif self._same(known, event):

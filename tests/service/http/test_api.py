@@ -235,7 +235,9 @@ def test_another_content_type_is_415(service: Any, path: str, headers: Any) -> N
     assert response.status_code == 415
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON;charset=UTF-8", 'application/json; charset="utf-8"'])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "Application/JSON;charset=UTF-8", 'application/json; charset="utf-8"']
+)
 def test_json_may_say_that_it_is_utf_8(service: Any, content_type: str) -> None:
     response = service.request("POST", "/v1/equity", content=b"[]", headers={"Content-Type": content_type})
     assert response.status_code == 200
@@ -318,7 +320,9 @@ def test_a_wrong_query_is_422_and_names_the_parameter(service: Any, query: str) 
     assert paths(response)
 
 
-@pytest.mark.parametrize("query", [b"model=%ff&symbol=A&timeframe=5m", b"model=%ED%A0%80", b"\xff", b"&".join([b"a=1"] * 99)])
+@pytest.mark.parametrize(
+    "query", [b"model=%ff&symbol=A&timeframe=5m", b"model=%ED%A0%80", b"\xff", b"&".join([b"a=1"] * 99)]
+)
 def test_a_query_that_cannot_be_read_is_400(service: Any, query: bytes) -> None:
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": "/v1/thresholds",

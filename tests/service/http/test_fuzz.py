@@ -100,7 +100,7 @@ def test_no_request_ends_in_a_500(make_service: Callable[..., Any]) -> None:
             {"type": "http.request", "body": body[cut:], "more_body": False},
         ]
         status, answered, content = service.raw(scope, messages)
-        seen.add(status); C.append((status,method,path,media))
+        seen.add(status)
         assert status in {200, 304, 400, 403, 404, 405, 409, 413, 415, 422}, (status, content)
         if answered.get("content-type", "").endswith("json"):
             answer = json.loads(content.decode("utf-8"), parse_constant=lambda name: 1 / 0)
@@ -109,5 +109,5 @@ def test_no_request_ends_in_a_500(make_service: Callable[..., Any]) -> None:
                 assert answer["status"] == status
                 content.decode("utf-8")
 
-    global C; C=[]; knock(); import collections; print(len(C), collections.Counter(c[0] for c in C))
+    knock()
     assert {200, 400, 422} <= seen, "the requests are so broken that they prove nothing"

@@ -29,7 +29,8 @@ def test_own_host_names_are_answered_whatever_case_and_port(service: Any, host: 
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example:8080", "127.0.0.2", "", "a b", "[::2]", "localhost:x", "user@localhost"]
+    "host",
+    ["evil.example", "localhost.evil.example:8080", "127.0.0.2", "", "a b", "[::2]", "localhost:x", "user@localhost"],
 )
 def test_other_host_names_are_refused(service: Any, host: str) -> None:
     response = service.get("/healthz", headers={"Host": host})

@@ -371,7 +371,7 @@ def test_ulids_sort_by_time() -> None:
 def test_a_path_below_a_file_or_in_proc_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "store.db", Path("/proc/regime/store.db"), tmp_path):
-        with pytest.raises(OperatorError, match="cannot be opened: "):
+        with pytest.raises(StoreFailed, match="cannot be opened: "):
             SqliteStore(path)
 
 
@@ -433,7 +433,7 @@ def test_a_read_only_folder_or_file_is_told_and_can_still_be_verified(open_folde
     lock = open_folder / "store.db.lock"
     lock.unlink()
     open_folder.chmod(0o555)
-    assert "OperatorError" in (told := as_nobody(path, read_only=False)) and "Permission denied" in told
+    assert "StoreFailed" in (told := as_nobody(path, read_only=False)) and "Permission denied" in told
     assert as_nobody(path, read_only=True) == "opened 40"
     open_folder.chmod(0o777)
     path.chmod(0o444)
@@ -447,7 +447,8 @@ def test_a_read_only_folder_or_file_is_told_and_can_still_be_verified(open_folde
     open_folder.chmod(0o777)
     path.chmod(0o000)
     for read_only in (False, True):
-        assert "OperatorError" in (told := as_nobody(path, read_only)) and "permissions" in told
+        kind = "OperatorError" if read_only else "StoreFailed"
+        assert kind in (told := as_nobody(path, read_only)) and "permissions" in told
 
 
 # --- one service per file ---
@@ -488,7 +489,7 @@ def test_a_file_system_without_locks_is_told(path: Path, monkeypatch: Any) -> No
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(OperatorError, match="No locks available"):
+    with pytest.raises(StoreFailed, match="No locks available"):
         SqliteStore(path)
 
 
