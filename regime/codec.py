@@ -184,7 +184,7 @@ def _explain(raw: bytes, error: Exception, *, prefix: str) -> CallerError:
 
 def _parse_int(digits: str) -> int | float:
     """Python refuses to read integers of thousands of digits; no number that we could take is that long."""
-    return int(digits) if len(digits) < 400 else float(digits)
+    return int(digits) if len(digits) < 300 else float(digits)
 
 
 def _join(prefix: str, path: str) -> str:
@@ -196,7 +196,7 @@ def _printable(text: str) -> str:
 
 
 def _bad_numbers(body: Any) -> Iterator[FieldError]:
-    """NaN, infinities and integers too large for a float, wherever they stand. Iterative: bodies may be deep."""
+    """NaN and infinities (integers too large for a float are read as such). Iterative: bodies may be deep."""
     stack: list[tuple[str, Any]] = [("", body)]
     while stack:
         path, node = stack.pop()
@@ -206,8 +206,6 @@ def _bad_numbers(body: Any) -> Iterator[FieldError]:
             stack.extend((f"{path}[{i}]", v) for i, v in reversed(list(enumerate(node))))
         elif isinstance(node, float) and not math.isfinite(node):
             yield FieldError(path, f"must be a finite number (got {node}); send null where a value is missing")
-        elif isinstance(node, int) and abs(node) > 10**308:
-            yield FieldError(path, "must be a finite number (out of range)")
 
 
 def _bad_features(body: Any) -> Iterator[FieldError]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from regime.config import DetectorConfig, EngineConfig, ModelConfig, RuleConfig
 from regime.decision import Cause, Reason, Resume, SideDecision, TradingState, transition
@@ -155,7 +156,9 @@ class Policy:
             )
             if vote is not None:
                 vote = before.vote if before is not None and vote == before.vote else _checked(rule, vote)
-                state.standing[rule.code] = Standing(vote=vote, since_ms=before.since_ms if before else view.now_ms)
+                # Zero is the time before anything with a time has come (a reference alone): it is no moment to name.
+                since_ms = before.since_ms if before and before.since_ms else view.now_ms
+                state.standing[rule.code] = Standing(vote=vote, since_ms=since_ms)
             elif before is not None:
                 cooled_ms = before.since_ms + self._cooldown_candles * view.timeframe_ms
                 if before.vote.fault or view.now_ms >= cooled_ms:
@@ -257,7 +260,7 @@ def _checked(rule: Rule, vote: Vote) -> Vote:
     """Return a rule's vote in plain types, or raise: what is wrong with it must not reach a bot or break a snapshot."""
     if not isinstance(vote, Vote):
         raise TypeError(f"rule {rule.code!r} returned {type(vote).__name__} where a Vote was expected")
-    plain = msgspec.convert(msgspec.to_builtins(vote), Vote)
+    plain = msgspec.convert(msgspec.to_builtins(vote, enc_hook=_python_number), Vote)
     for name in ("entry", "exit", "size_factor"):
         value = getattr(plain, name)
         if value is not None and not 0.0 <= value <= 1.0:
@@ -265,6 +268,12 @@ def _checked(rule: Rule, vote: Vote) -> Vote:
     if plain.state is TradingState.HALTED:
         raise ValueError(f"rule {rule.code!r} asked for HALTED, which only an operator sets")
     return msgspec.structs.replace(plain, value=_finite(plain.value), limit=_finite(plain.limit))
+
+
+def _python_number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a vote")
 
 
 def _finite(value: float | None) -> float | None:

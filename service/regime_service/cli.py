@@ -102,18 +102,15 @@ def _replay(arguments: argparse.Namespace) -> int:
     settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
     logs = settings.logs
     options = ReplayOptions(
-        reference=arguments.reference, features=tuple(arguments.features), trades=tuple(arguments.trades),
-        candles=tuple(arguments.candles), model=arguments.model, symbol=arguments.symbol,
+        reference=arguments.reference, features=tuple(arguments.features), trades=tuple(arguments.trades) or None,
+        candles=tuple(arguments.candles) or None, model=arguments.model, symbol=arguments.symbol,
         timeframe=arguments.timeframe, config=settings.engine, feature_mapping=logs.features,
         trade_mapping=logs.trades, candle_mapping=logs.candles, reference_mapping=logs.reference,
-        out=Path(arguments.out),
+        out=Path(arguments.out), json=arguments.json,
     )  # fmt: skip
-    report = run_replay(options, Console(stderr=True))
+    report = run_replay(options, Console())
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
-    else:
-        print(report["summary"])
-        print(f"Report: {Path(arguments.out) / 'report.html'}")
     return EXIT_DONE
 
 

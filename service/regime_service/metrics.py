@@ -38,7 +38,7 @@ STREAM = ("model", "symbol", "timeframe")
 
 
 class Readiness(Protocol):
-    """What a scrape says of the service itself; `http.ports.Health` is one."""
+    """What a scrape says of the service itself; `ports.Health` is one."""
 
     @property
     def ready(self) -> bool: ...

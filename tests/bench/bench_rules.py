@@ -139,7 +139,8 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{args.bots} simulated bots, seed {args.seed}, runs of at most {args.trades} trades")
     print("rang: share of bots with a vote in that time; on: share of all trades after which the condition holds")
-    print(f"{'rule':<44} {'rate':>5} {'payoff':>6} {'run length':>12} {'rang':>7} {'on':>8} {'delay':>8} {'50 %':>6} 90 %")
+    columns = f"{'rule':<44} {'rate':>5} {'payoff':>6} {'run length':>12} {'rang':>7} {'on':>8}"
+    print(f"{columns} {'delay':>8} {'50 %':>6} {'90 %':>6}")
     healthy = ((0.55, 1.0), (0.60, 1.0), (0.70, 1.0), (0.45, 1.6))
     for options in (
         {}, {"z": 2.0}, {"z": 2.33}, {"z": 2.58}, {"z": 3.0},

@@ -104,6 +104,7 @@ def test_of_a_key_that_stands_twice_the_last_one_counts() -> None:
         ({"features": {"a": math.nan}}, "features.a"),
         ({"features": {"a": math.inf}}, "features.a"),
         ({"features": {"a": -math.inf}}, "features.a"),
+        ({"features": {"a": 10**320}}, "features.a"),
         ({"features": {"a": 10**400}}, "features.a"),
         ({"features": {"a": -(10**4000)}}, "features.a"),
         ({"probabilities": {"long": 1.01}}, "probabilities.long"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import http.server
+import io
 import json
 import socket
 import threading
@@ -377,7 +378,7 @@ def test_the_summary_tells_when_it_noticed_and_what_it_saved() -> None:
 def test_the_summary_does_not_hide_harm_and_failure() -> None:
     found = summary_of(trades=[closed(110, 0.1, 0.0)])
     assert "never: the break was not noticed" in facts(found)
-    assert "not within 25 h 0 min and 1 trades" in facts(found)
+    assert "not within 25 h 0 min and 1 trade)" in facts(found)
     assert "losses avoided            none, 10.0 % of the account lost in addition" in facts(found)
     assert "did not notice" in meaning(found)[0]
     assert any("did harm" in sentence for sentence in meaning(found))
@@ -402,7 +403,7 @@ def test_the_summary_tells_healthy_pauses_and_lucky_gains() -> None:
 def test_later_pauses_tell_their_own_delay() -> None:
     found = summary_of([change(112, "short", told(), PAUSED), change(160, "long", told(), PAUSED)])
     assert "short (drift, break-even), long (drift, break-even) after 5 h 0 min" in facts(found)
-    assert "told first" in meaning(found)[0]
+    assert "told first (drift, break-even)" in meaning(found)[0]
 
 
 def test_a_warning_without_a_pause_is_told_as_such() -> None:
@@ -412,6 +413,15 @@ def test_a_warning_without_a_pause_is_told_as_such() -> None:
 @pytest.mark.parametrize("module", [bot_file, service_file, story_file])
 def test_the_examples_in_the_docstrings_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
+
+
+def test_a_terminal_breaks_sentences_with_a_hanging_indent_and_never_a_command() -> None:
+    out = io.StringIO()
+    say = demo.Speaker(Console(file=out, force_terminal=True, width=60, color_system=None))
+    say(story_file.Line("  name  " + "word " * 14, hang=8))
+    say(story_file.Line("    curl " + "word " * 14 + "end", hang=None))
+    first, second, third = out.getvalue().splitlines()
+    assert (len(first) <= 60, second[:9], third[-3:]) == (True, "        w", "end")
 
 
 # --- the line -------------------------------------------------------------------------------------------------------
@@ -524,7 +534,9 @@ def test_a_reference_reads_back_as_it_was() -> None:
     values = rng.normal(size=(5, 2))
     values[0, 0] = np.nan
     claims = rng.random(5)
-    sample = Reference(["b", "a"], values, ts_ms=np.arange(5) * STEP_MS, probability_long=claims, trained_until_ms=7)
+    sample = Reference(
+        ["b", "a"], values, ts_ms=START_MS + np.arange(5) * STEP_MS, probability_long=claims, trained_until_ms=7
+    )
     read, _ = reference_from_bytes(parquet(sample), "application/vnd.apache.parquet", trained_until_ms=7)
     assert read.reference_id == sample.reference_id
 
@@ -551,7 +563,7 @@ def test_a_port_that_is_taken_gives_way_to_any() -> None:
 def test_the_configuration_is_one_the_service_knows() -> None:
     import tomllib
 
-    settings = from_toml(tomllib.loads(config_toml(Scenario(seed=1, model="m"))))
+    settings = from_toml(tomllib.loads(config_toml(Scenario(seed=1, model="m"))), source="demo.toml")
     model = settings.engine.model("m")
     assert (settings.engine.clock, model.entry, model.exits.max_hold_candles) == ("event", 0.8, 96)
 

@@ -106,7 +106,7 @@ class Speaker:
         if isinstance(line, str):
             line = Line(line)
         text = line.text
-        if self.console.is_terminal:
+        if self.console.is_terminal and line.hang is not None:
             text = textwrap.fill(
                 text, max(self.console.width, 60), subsequent_indent=" " * line.hang, drop_whitespace=True,
                 replace_whitespace=False, break_long_words=False, break_on_hyphens=False,
@@ -193,14 +193,15 @@ def _next_steps(say: Speaker, service: Service, scenario: Scenario, *, once: boo
     say()
     say("What to do next")
     say("  See what it would have said to your bot, from its own logs (nothing leaves this machine):")
-    say(f"    {command} replay --reference TRAINING.csv --features LOGS --trades TRADES.csv --out report")
+    replay = f"{command} replay --reference TRAINING.csv --features LOGS --trades TRADES.csv --out report"
+    say(Line(f"    {replay}", hang=None))
     if once:
         say(f"  {command} demo, without --once, leaves the service up to ask it yourself.")
         return
     key = StreamKey(scenario.model, scenario.symbol, scenario.timeframe)
     say("  Ask what a bot asks, and for the evidence behind it:")
-    say(f"    curl '{service.address}{thresholds_path(key)}'")
-    say(f"    curl '{service.address}{thresholds_path(key).replace('thresholds', 'explain', 1)}'")
+    for path in (thresholds_path(key), thresholds_path(key).replace("thresholds", "explain", 1)):
+        say(Line(f"    curl '{service.address}{path}'", hang=None))
     say(f"  Read everything that can be asked: {service.address}/docs")
 
 

@@ -17,11 +17,12 @@ _DAY_MS = 24 * _HOUR_MS
 
 
 class Line(NamedTuple):
-    """One line of the story; `hang` is how far it is indented where a terminal is too narrow for it."""
+    """One line of the story; `hang` is how far its rest is indented on a terminal that is too narrow for it; None: it
+    is to be copied, and never cut."""
 
     text: str
     tone: Tone = "plain"
-    hang: int = 0
+    hang: int | None = 0
 
 
 def event_time(ms: int) -> str:
@@ -121,7 +122,7 @@ def meaning(summary: Summary) -> list[str]:
     if summary.warning is None:
         said.append("The guard did not notice the break. Do not rely on these rules for such a market as they stand.")
     elif summary.pauses and is_pause(summary.warning):
-        said.append("The bot's own trades told first: they won less often than they must to earn their fees.")
+        said.append(f"The bot's own results told first ({codes(summary.warning)}), before the features did.")
     elif summary.pauses:
         said.append(
             "First the features told: this is not the market the model was trained on. That alone does not mean that "
@@ -162,7 +163,10 @@ def _paused(summary: Summary, end_ms: int) -> tuple[str, Tone]:
     if summary.pause_ms is None and summary.paused_at_break:
         return f"- ({' and '.join(summary.paused_at_break)} stood paused already when it broke, by luck)", "careful"
     if summary.pause_ms is None:
-        return f"- (not within {duration(end_ms - summary.break_ms)} and {summary.after.trades} trades)", "careful"
+        return (
+            f"- (not within {duration(end_ms - summary.break_ms)} and {_count(summary.after.trades, 'trade')})",
+            "careful",
+        )
     if len({(change.at_ms, codes(change)) for change in summary.pauses.values()}) == 1 and len(summary.pauses) == 2:
         sides = f"both sides ({codes(next(iter(summary.pauses.values())))})"
     else:

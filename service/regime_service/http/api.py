@@ -30,9 +30,9 @@ from regime.events import AnyEvent, Candle, Command, Equity, Event, Observation,
 from regime.reference import Reference
 from regime_service.http import problems, schema
 from regime_service.http.gate import Gate
-from regime_service.http.lease import POLLED_MS, lease_ms
-from regime_service.http.ports import Ports, Receipt
+from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
 from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, Query
+from regime_service.ports import Ports, Receipt
 from regime_service.stores.sqlite import new_ulid
 
 DecodeReference = Callable[[bytes, str], Reference]
@@ -306,7 +306,8 @@ class _Api:
 
     def _leases(self, decisions: Sequence[Decision], *, replied: bool) -> list[int]:
         now_ms, clock = self._ports.now_ms(), self._ports.config.clock
-        overrides = self._ports.overrides().values()
+        # Asked only where it matters: the answer may have to wait for the writer.
+        overrides = self._ports.overrides().values() if any(map(forced_sides, decisions)) else ()
         return [lease_ms(d, overrides=overrides, clock=clock, now_ms=now_ms, replied=replied) for d in decisions]
 
     # --- the operator's word ---

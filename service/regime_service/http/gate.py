@@ -28,8 +28,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from regime.errors import CallerError, RegimeError
-from regime_service.http.ports import Health
 from regime_service.http.problems import of_error, problem
+from regime_service.ports import Health
 
 _LOG = logging.getLogger("regime_service.http")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?")

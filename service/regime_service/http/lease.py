@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from regime.decision import Decision, TradingState
-from regime.events import SIDES, Command, concerns
+from regime.events import SIDES, Command, Side, concerns
 from regime.timeframe import timeframe_ms
 
 POLLED_MS = 60_000
@@ -66,15 +66,23 @@ def override_end_ms(decision: Decision, overrides: Iterable[Command]) -> int | N
     """
     standing = [o for o in overrides if o.action == "set" and o.state == "ACTIVE" and concerns(o, decision.key)]
     ends: list[int] = []
-    for side in SIDES:
-        told = decision.sides.of(side)
-        # A side is not ACTIVE against an operator's REDUCING or HALTED: his word here can only be ACTIVE.
-        if told.state is TradingState.ACTIVE and any(reason.code == "operator" for reason in told.reasons):
-            untils = [o.until_ms for o in standing if o.side in (None, side)]
-            known = [until for until in untils if until is not None]
-            if len(known) == len(untils):
-                ends.append(max(known, default=0))
+    for side in forced_sides(decision):
+        untils = [o.until_ms for o in standing if o.side in (None, side)]
+        known = [until for until in untils if until is not None]
+        if len(known) == len(untils):
+            ends.append(max(known, default=0))
     return min(ends, default=None)
 
 
-__all__ = ["POLLED_MS", "lease_ms", "override_end_ms"]
+def forced_sides(decision: Decision) -> list[Side]:
+    """Return the sides that an operator's word made ACTIVE."""
+    # A side is not ACTIVE against an operator's REDUCING or HALTED: where he is named, his word was ACTIVE.
+    return [
+        side
+        for side in SIDES
+        if (told := decision.sides.of(side)).state is TradingState.ACTIVE
+        and any(reason.code == "operator" for reason in told.reasons)
+    ]
+
+
+__all__ = ["POLLED_MS", "forced_sides", "lease_ms", "override_end_ms"]

@@ -297,11 +297,7 @@ def components() -> dict[str, Any]:
 
 def _text(field: dict[str, Any]) -> dict[str, Any]:
     """The string among the choices of a field's schema."""
-    for choice in field.get("anyOf", ()):
-        if choice.get("type") == "string":
-            text: dict[str, Any] = choice
-            return text
-    return field
+    return next((choice for choice in field.get("anyOf", ()) if choice.get("type") == "string"), field)
 
 
 def json_of(name: str) -> dict[str, Any]:

@@ -25,7 +25,12 @@ def render(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
         span=span,
     )  # fmt: skip
     return environment.get_template("report.html.j2").render(
-        r=report, images=images, rows_max=ROWS_MAX, firings=joined_sides(report["rules"]), input_names=INPUT_NAMES
+        r=report,
+        images=images,
+        rows_max=ROWS_MAX,
+        firings=joined_sides(report["rules"], ("code", "since_ms", "until_ms", "value", "limit", "text")),
+        changes=joined_sides(report["timeline"], ("version", "from", "to", "reasons", "resume")),
+        input_names=INPUT_NAMES,
     )
 
 
@@ -35,17 +40,17 @@ INPUT_NAMES = {
 }  # fmt: skip
 
 
-def joined_sides(firings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join a firing of both sides at once into one row with side `both`."""
+def joined_sides(rows: list[dict[str, Any]], same: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Join rows of the two sides that agree in the fields `same` into one of side `both`."""
     found: list[dict[str, Any]] = []
-    index: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for firing in firings:
-        same = tuple(firing[name] for name in ("code", "since_ms", "until_ms", "value", "limit", "text"))
-        if same in index and index[same]["side"] != firing["side"]:
-            index[same]["side"] = "both"
+    index: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        key = repr([row[name] for name in same])
+        if key in index and index[key]["side"] != row["side"]:
+            index[key]["side"] = "both"
         else:
-            index[same] = dict(firing)
-            found.append(index[same])
+            index[key] = dict(row)
+            found.append(index[key])
     return found
 
 

@@ -253,7 +253,7 @@ def drift(kind: str, track: DriftTrack | None, *, why_not: str, period_ms: tuple
             ]
             norm = BoundaryNorm(levels, len(colours), extend="max")
             edges = _times(track.start_ms + np.arange(track.features.shape[1] + 1) * track.step_ms)
-            heat.set_facecolor("#ffffff")
+            heat.patch.set(hatch="///", edgecolor="#d3dae1", linewidth=0)  # shows where there is nothing to judge yet
             mesh = heat.pcolormesh(
                 edges, np.arange(len(rows) + 1), track.features[rows], cmap=ListedColormap(colours), norm=norm,
                 rasterized=True,
@@ -263,7 +263,9 @@ def drift(kind: str, track: DriftTrack | None, *, why_not: str, period_ms: tuple
             heat.grid(visible=False)
             heat.set_title(f"The {len(rows)} features that left their range most")
             bar = figure.colorbar(mesh, ax=heat, location="bottom", shrink=0.6, aspect=40, pad=0.02, ticks=levels)
-            bar.set_label("times the feature's own limit; grey is inside, brown is over it", fontsize=8)
+            bar.set_label(
+                "times the feature's own limit; grey is inside, brown is over it, hatched is not known", fontsize=8
+            )
             bar.ax.tick_params(labelsize=7)
         _time_axis(grid[-1, 0], (max(period_ms[0], track.start_ms), min(period_ms[1], track.ts_ms[-1])))
 

@@ -289,7 +289,8 @@ def plain_drift(tracks: Mapping[str, DriftTrack], kinds: Sequence[str]) -> list[
     for kind in kinds:
         track = tracks.get(kind)
         if track is None:
-            found.append({"detector": kind, "judged": 0, "over_limit": 0, "first_over_ms": None, "top": []})
+            nothing = {"judged": 0, "over_limit": 0, "first_over_ms": None, "limit": None, "largest": None}
+            found.append({"detector": kind, **nothing, "top": []})
             continue
         limit = track.limit[-1]
         found.append(

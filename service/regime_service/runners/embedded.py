@@ -21,6 +21,8 @@ from concurrent.futures import Future
 from importlib.metadata import version
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from regime import codec
 from regime.config import EngineConfig, config_digest
 from regime.decision import Decision, TradingState
@@ -164,7 +166,7 @@ class EmbeddedRunner:
         on_conflict: Literal["refuse", "keep"] = "refuse",
         references: dict[str, bytes] | None = None,
     ) -> Receipt:
-        """See `regime_service.http.ports.Ingest`."""
+        """See `regime_service.ports.Ingest`."""
         return await asyncio.wrap_future(self.submit(events, on_conflict=on_conflict, references=references))
 
     def submit(
@@ -332,6 +334,8 @@ class EmbeddedRunner:
             raw = codec.encode(event)
             key = source_key(event)
             status = self._store.look_up(event, raw)
+            if status == "conflict" and self._same_but_for_time(event):
+                status = "duplicate"
             if status == "new" and key in pending:  # the same key twice in one request
                 status = "duplicate" if pending[key] == raw else "conflict"
             if status == "new":
@@ -346,13 +350,20 @@ class EmbeddedRunner:
                 errors.append(FieldError(f"[{i}]", f"{_name(event)} {what}"))
         if errors:
             self._counters.event(_kind(job.events[0]), "conflict", len(errors))
+            keep = "" if isinstance(job.events[0], Recalibrated | Command) else ", or ?on_conflict=keep to leave it so"
             raise CallerError(
-                f"{errors[0].message}. Nothing of this request was stored. Send what was sent before, or "
-                "?on_conflict=keep to leave the stored one as it is.",
+                f"{errors[0].message}. Nothing of this request was stored. Send what was sent before{keep}.",
                 status=409,
                 errors=errors[: codec.ERRORS_MAX],
             )
         return fresh, duplicates, conflicts
+
+    def _same_but_for_time(self, event: AnyEvent) -> bool:
+        """Whether the stored one differs only in the moment at which we stamped it, which the caller never sent."""
+        if not isinstance(event, Recalibrated | Command):
+            return False
+        stored = self._store.stored(event)
+        return stored is not None and _unstamped(codec.decode(stored)) == _unstamped(event)
 
     def _admit(self, key: StreamKey) -> None:
         if not self._fleet.accepts(key):
@@ -426,6 +437,10 @@ def _view(engine: Engine) -> StreamView:
         drawdown_ratio=state.drawdown.ratio, drawdown_source=state.drawdown.source,
         observations=state.observations, late=state.late, holes=state.holes,
     )  # fmt: skip
+
+
+def _unstamped(event: AnyEvent) -> AnyEvent:
+    return msgspec.structs.replace(event, ts_ms=0)
 
 
 def _kind(event: AnyEvent) -> str:

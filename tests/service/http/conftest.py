@@ -26,8 +26,8 @@ from regime.fleet import Fleet
 from regime.reference import Reference
 from regime_service.board import Board
 from regime_service.http.api import create_app
-from regime_service.http.ports import Health, Ports, Receipt
 from regime_service.logs import reference_from_bytes
+from regime_service.ports import Health, Ports, Receipt
 
 NOW_MS = 1_762_146_310_000
 EPOCH = "01K94RZZZZZZZZZZZZZZZZZZZZ"
@@ -64,9 +64,9 @@ class SchemaChecker:
 
     def _properties(self, value: Any, rule: dict[str, Any], path: str, schema: Any) -> Iterator[str]:
         if isinstance(value, dict):
-            for name in rule:
+            for name, below in rule.items():
                 if name in value:
-                    yield from self.faults(value[name], rule[name], f"{path}.{name}")
+                    yield from self.faults(value[name], below, f"{path}.{name}")
                 elif name in schema.get("required", ()):
                     yield f"{path}.{name} is missing"
             yield from (f"{path}.{name} is not documented" for name in value if name not in rule)

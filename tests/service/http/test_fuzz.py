@@ -35,18 +35,20 @@ TYPES = [
 ]  # fmt: skip
 PIECES = [
     b"\x00", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-0",
-    b"9" * 400, b"9" * 5000, b"[" * 2000, b'{"a":' * 2000, b"null", b"true", b"[]", b"{}", b'""', b",", b'"', b"}", b"]",
-    b"\n", b"\xef\xbb\xbf", b"1.5", b"-1", b'"5m"', b"1762146000000000",
+    b"9" * 400, b"9" * 5000, b"[" * 2000, b'{"a":' * 2000, b"null", b"true", b"[]", b"{}", b'""', b",", b'"', b"}",
+    b"]", b"\n", b"\xef\xbb\xbf", b"1.5", b"-1", b'"5m"', b"1762146000000000",
 ]  # fmt: skip
 QUERIES = [
     b"", b"model=m&symbol=BTC/USDT:USDT&timeframe=5m", b"model=m&symbol=A,B&timeframe=5m", b"on_conflict=keep", b"%",
-    b"model=%ff", b"model=%ED%A0%80&symbol=%00&timeframe=5m", b"limit=99999999999999999999", b"since_version=-1", b"a" * 99,
-    b"model=m&symbol=BTC/USDT:USDT&timeframe=5m&limit=1000&since_version=9007199254740992", b"symbol=&timeframe=",
-    b"trained_until_ms=1", b"trained_until_ms=99999999999999999999", b"symbol=A&timeframe=5m", b"&&&=&=",
+    b"model=%ff", b"model=%ED%A0%80&symbol=%00&timeframe=5m", b"limit=99999999999999999999", b"since_version=-1",
+    b"a" * 99, b"model=m&symbol=BTC/USDT:USDT&timeframe=5m&limit=1000&since_version=9007199254740992",
+    b"symbol=&timeframe=", b"trained_until_ms=1", b"trained_until_ms=99999999999999999999", b"symbol=A&timeframe=5m",
+    b"&&&=&=",
 ]  # fmt: skip
 HEADERS = [
-    (b"if-none-match", b'W/"x", *'), (b"if-none-match", b"*"), (b"if-none-match", b'"' * 50), (b"content-encoding", b"gzip"),
-    (b"content-length", b"0"), (b"sec-fetch-site", b"none"), (b"origin", b"http://localhost:8080"), (b"x", b"\xff"),
+    (b"if-none-match", b'W/"x", *'), (b"if-none-match", b"*"), (b"if-none-match", b'"' * 50), (b"x", b"\xff"),
+    (b"content-encoding", b"gzip"), (b"content-length", b"0"), (b"sec-fetch-site", b"none"),
+    (b"origin", b"http://localhost:8080"),
 ]  # fmt: skip
 
 
@@ -107,7 +109,6 @@ def test_no_request_ends_in_a_500(make_service: Callable[..., Any]) -> None:
             if status >= 400:
                 assert set(answer) == {"type", "title", "status", "detail", "errors"}
                 assert answer["status"] == status
-                content.decode("utf-8")
 
     knock()
     assert {200, 400, 422} <= seen, "the requests are so broken that they prove nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from regime_service.http.gate import Site, read_host, same_site
-from regime_service.http.ports import Health
+from regime.errors import Unavailable
+from regime_service.http.gate import Gate, Site, read_host, same_site
+from regime_service.ports import Health
 
 
 def scope(method: str = "GET", path: str = "/v1/thresholds", **headers: str) -> dict[str, Any]:
@@ -159,6 +161,42 @@ def test_what_nobody_foresaw_is_a_503_and_the_log_does_not_repeat_what_was_sent(
     assert incident in caplog.text
     assert "RuntimeError" in caplog.text
     assert said not in caplog.text + response.text
+
+
+def test_an_error_of_ours_that_nobody_caught_further_inside_says_what_it_is(make_service: Callable[..., Any]) -> None:
+    def fail() -> Health:
+        raise Unavailable("the service is starting", retry_after_s=9)
+
+    response = make_service(ports={"health": fail}).thresholds()
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "9")
+    assert response.json()["detail"] == "the service is starting"
+
+
+def test_an_answer_that_has_begun_is_not_answered_a_second_time() -> None:
+    sent: list[Any] = []
+
+    async def half(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("the rest is missing")
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    well = Health(ready=True, reason="", queue_depth=0, queue_max=1)
+    gate = Gate(
+        half, hosts=frozenset({"localhost"}), health=lambda: well, body_bytes_max=1, reference_bytes_max=1
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="the rest is missing"):
+        asyncio.run(gate(scope(path="/"), receive, send))
+    assert sent == ["http.response.start"]
+
+
+def test_start_and_stop_of_the_server_go_through(service: Any) -> None:
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    assert service.raw({"type": "lifespan", "asgi": {"version": "3.0"}}, messages)[0] == 0
 
 
 def test_a_failing_health_check_is_a_503_too(make_service: Callable[..., Any]) -> None:

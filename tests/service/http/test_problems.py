@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
 from regime.errors import CorruptionError, FieldError, OperatorError, RegimeError, Unavailable
@@ -53,6 +53,18 @@ def test_a_status_outside_of_the_contract_becomes_one_of_it(status: int, becomes
 def test_whatever_is_not_the_callers_fault_is_a_503_with_retry_after(error: RegimeError, retry_after: str) -> None:
     response = of_error(error)
     assert (response.status_code, response.headers["Retry-After"]) == (503, retry_after)
+
+
+def test_an_error_of_the_frame_keeps_its_status_and_words() -> None:
+    app = FastAPI()
+    install(app)
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(409, "said elsewhere")
+
+    response = TestClient(app).get("/teapot")
+    assert (response.status_code, response.json()["detail"]) == (409, "said elsewhere")
 
 
 def test_fastapis_own_refusals_are_problems_and_do_not_repeat_the_input() -> None:

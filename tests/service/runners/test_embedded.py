@@ -313,3 +313,20 @@ def test_auto_register_off_knows_only_what_has_a_reference(start: Start) -> None
     assert refused.value.status_hint == 404
     feed(runner, events[:5], references, size=1)
     assert KEY in runner.fleet
+
+
+def test_the_moment_we_stamped_is_no_content(start: Start) -> None:
+    """Sent again a minute later, the same reference or override is a duplicate, not a conflict."""
+    sample = reference()
+    runner = start(EngineConfig(clock="wall"), now_ms=HandClock(60 * STEP_MS))
+    raw = {sample.reference_id: sample.to_bytes()}
+    for ts_ms, accepted in ((1000, 1), (61_000, 0)):
+        again = Recalibrated(model="m", version="1", reference_id=sample.reference_id, ts_ms=ts_ms)
+        assert runner.submit([again], references=raw).result(30).accepted == accepted
+        word = Command(id="x", action="set", ts_ms=ts_ms, model="m", state="REDUCING", actor="a", reason="b")
+        assert runner.submit([word]).result(30).accepted == accepted
+    other = Recalibrated(model="m", version="1", reference_id="f" * 32, ts_ms=1000)
+    with pytest.raises(CallerError) as refused:
+        runner.submit([other]).result(30)
+    assert refused.value.status_hint == 409
+    assert "on_conflict" not in refused.value.detail
