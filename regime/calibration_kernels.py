@@ -23,7 +23,7 @@ KNOTS = 15
 LAGS = 6
 HAR = 3
 """Running means among the regressors of a whitened row."""
-DRIFTS = 4
+DRIFTS = 3
 """CUSUM pairs (up, down) on whitened scores."""
 LEVELS = 2
 """Running means of unwhitened scores."""
@@ -40,12 +40,13 @@ T_KNOT = 4
 T_SLOPE = T_KNOT + KNOTS
 T_PHI = T_SLOPE + KNOTS + 1
 T_SIGMA = T_PHI + LAGS + HAR
-T_U_MEAN, T_U_SCALE = T_SIGMA + 1, T_SIGMA + 2
-T_LEVEL_MEAN = T_U_SCALE + 1
+T_U_MEAN, T_U_SCALE, T_SQUARE = T_SIGMA + 1, T_SIGMA + 2, T_SIGMA + 3
+T_LEVEL_MEAN = T_SQUARE + 1
 T_LEVEL_SCALE = T_LEVEL_MEAN + LEVELS
 T_LOC = T_LEVEL_SCALE + LEVELS
 T_INVERSE = T_LOC + CHANNELS
-T_SEASON = T_INVERSE + CHANNELS
+T_CAP = T_INVERSE + CHANNELS
+T_SEASON = T_CAP + CHANNELS
 
 # Rows of `state`.
 S_LAG = 0
@@ -72,7 +73,7 @@ N_DENSE_LOC = N_DENSE + DENSE
 N_DENSE_INVERSE = N_DENSE_LOC + 2 * DENSE
 NUMBERS = N_DENSE_INVERSE + 2 * DENSE
 
-MOMENTS = 2 * (1 + LEVELS) + 1
+MOMENTS = 2 * (1 + LEVELS) + 2
 
 Z_MAX = 5.0
 
@@ -112,7 +113,8 @@ def scores(x: Floats, basis: Floats, table: Floats, out: Floats, present: Floats
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Floats) -> None:
-    """Add the products of the regressors (lags, running means) and of the value into `out[i, j, features]`, j >= i."""
+    """Add the products of the regressors (lags, running means) and of the value into `out[i, j, features]`,
+    j >= i; the number of rows counted into `out[-1, 0]`."""
     rows, features = z.shape
     size = LAGS + HAR + 1
     lag = np.zeros((size, features))
@@ -123,6 +125,8 @@ def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Float
             lag[size - 1, f] = z[t, f]
             keep[f] = present[t, f] * weight[t] if count[f] >= numbers[N_WARM] else 0.0
         if weight[t] > 0.0:
+            for f in range(features):
+                out[size - 1, 0, f] += keep[f]
             for i in range(size):
                 a = lag[i]
                 for j in range(i, size):
@@ -228,7 +232,7 @@ def walk(
             v = e[f] * table[T_SIGMA, f]
             s = v * v
             s = s if s < square else square
-            q[f] = s
+            q[f] = s * table[T_SQUARE, f]
             v = (v / math.sqrt(variance[f]) - table[T_U_MEAN, f]) * table[T_U_SCALE, f]
             v = v if v < clip else clip
             u[f] = v if v > -clip else -clip
@@ -241,6 +245,7 @@ def walk(
                 moments[0, f] += go[f]
                 moments[1, f] += go[f] * u[f]
                 moments[2, f] += go[f] * u[f] * u[f]
+                moments[3, f] += go[f] * q[f]
         channel = 0
         for k in range(DRIFTS):
             d = numbers[N_DRIFT + k]
@@ -249,12 +254,15 @@ def walk(
             down = state[S_DRIFT + 2 * k + 1]
             up_start = state[S_DRIFT_START + 2 * k]
             down_start = state[S_DRIFT_START + 2 * k + 1]
+            cap = table[T_CAP + channel]
             for f in range(features):
                 w = d * u[f]
                 a = up[f] + go[f] * (w - h)
                 b = down[f] - go[f] * (w + h)
                 a = a if a > 0.0 else 0.0
                 b = b if b > 0.0 else 0.0
+                a = a if a < cap[f] else cap[f]
+                b = b if b < cap[f] else cap[f]
                 up[f] = a
                 down[f] = b
                 up_start[f] = up_start[f] if a > 0.0 else now + 1.0
@@ -277,8 +285,8 @@ def walk(
                 stat[f] = 0.5 * v * v
             if summing and weight[t] > 0.0:
                 for f in range(features):
-                    moments[3 + 2 * k, f] += go[f] * mean[f]
-                    moments[4 + 2 * k, f] += go[f] * mean[f] * mean[f]
+                    moments[4 + 2 * k, f] += go[f] * mean[f]
+                    moments[5 + 2 * k, f] += go[f] * mean[f] * mean[f]
             _channel(channel, t, weight[t], stat, ready, table, family, feature, maxima, block, measuring, remembering)
             channel += 1
         for k in range(SCALES):
@@ -287,9 +295,11 @@ def walk(
             r = numbers[N_SCALE + k]
             c0 = math.log(r)
             c1 = 0.5 * (1.0 - 1.0 / (r * r))
+            cap = table[T_CAP + channel]
             for f in range(features):
                 a = total[f] + go[f] * (c1 * q[f] - c0)
                 a = a if a > 0.0 else 0.0
+                a = a if a < cap[f] else cap[f]
                 total[f] = a
                 start[f] = start[f] if a > 0.0 else now + 1.0
                 stat[f] = a
