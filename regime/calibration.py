@@ -19,8 +19,9 @@ running means of u (8, 32, 128 rows; Xie & Siegmund 2013), for changes too small
  1. *Cross-fitting.* The reference is cut into 6 stretches of time. Each stretch is judged by a law fitted on the other
     five: a limit from rows that the law has seen is too low, above all for features that wander.
  2. *One scale.* The largest values a day of each (channel, feature) give a Gumbel law; statistics become
-    `(value - location) / scale`. Then the same for the largest of each channel, and the family statistic is the
-    largest of all: 0 is about what a usual day brings, and each unit more is rarer by about a factor of e.
+    `(value - location) / scale`. Then an extreme-value law for the largest of each channel, whose tail may be heavier
+    (Hosking 1985), bends it onto the Gumbel scale, and the family statistic is the largest of all: 0 is about what
+    a usual day brings, and each unit more is rarer by about a factor of e.
  3. *One limit.* Episodes (alarms less than a day apart are one) are counted on the cross-fitted statistic at a ladder
     of limits. Beyond what was counted, the rate falls as exp(-b h), with b estimated from the counts under a prior
     1 +- 0.15, and the *predictive* rate, averaged over what is not known about b, is set to the wanted one.
@@ -38,9 +39,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,12 +256,14 @@ def calibrate(
         others = np.concatenate([m for j, m in enumerate(maxima) if j != i], axis=1)
         families.append(_walk(_normalised(part, others, live), z_own, present_own)[unused:])
     say(0.95, "finding the limits")
-    location, scale = _channel_scale(families, block)
-    law = law.rescaled(location, scale)
-    family = [((m - location) / scale).max(axis=1) for m in families]
-    tail = _Tail(family, quiet=rows_per_day)
-    alarm = max(tail.limit(rows_per_false_alarm), 0.5)
-    warning = min(tail.limit(rows_per_false_alarm / 4), alarm - 0.25)
+    location, scale, shape = _channel_scale(families, block)
+    law = law.rescaled(location, scale, shape)
+    family = [bent(m, location, scale, shape).max(axis=1) for m in families]
+    # Where the reference is shorter than three target periods nothing can be promised; the limit leans to silence.
+    aim = rows_per_false_alarm * math.sqrt(max(1.0, 3.0 * rows_per_false_alarm / rows))
+    tail = _Tail(family, quiet=rows_per_day, run_length=aim)
+    alarm = max(tail.limit, 0.5)
+    warning = min(_Tail(family, quiet=rows_per_day, run_length=aim / 4).limit, alarm - 0.25)
     recovery = warning - max(0.25, 0.25 * (alarm - warning))
     law.cap(1.5 * alarm + 2.0)
     z, present = _scores(law, sample, basis)
@@ -301,17 +303,18 @@ class _Law:
     table: Floats
     numbers: Floats
 
-    def rescaled(self, location: Floats, scale: Floats) -> _Law:
-        """Put each channel on the family's scale: (v - location) / scale."""
+    def rescaled(self, location: Floats, scale: Floats, shape: Floats) -> _Law:
+        """Put each channel on the family's scale: v = (v - location) / scale, then log(1 + shape v) / shape."""
         from regime import calibration_kernels as k
 
         table, numbers = self.table.copy(), self.numbers.copy()
         for c in range(k.CHANNELS):
             table[k.T_LOC + c] += location[c] / table[k.T_INVERSE + c]
             table[k.T_INVERSE + c] /= scale[c]
-        loc, inverse = slice(k.N_DENSE_LOC, k.N_DENSE_INVERSE), slice(k.N_DENSE_INVERSE, k.NUMBERS)
+        loc, inverse = slice(k.N_DENSE_LOC, k.N_DENSE_INVERSE), slice(k.N_DENSE_INVERSE, k.N_SHAPE)
         numbers[loc] += location[k.CHANNELS :] / numbers[inverse]
         numbers[inverse] /= scale[k.CHANNELS :]
+        numbers[k.N_SHAPE :] = shape
         return _Law(table, numbers)
 
     def cap(self, most: float) -> None:
@@ -319,7 +322,9 @@ class _Law:
         from regime import calibration_kernels as k
 
         for c in range(k.CHANNELS):
-            self.table[k.T_CAP + c] = self.table[k.T_LOC + c] + most / self.table[k.T_INVERSE + c]
+            xi = self.numbers[k.N_SHAPE + c]
+            straight = math.expm1(xi * most) / xi if xi > 0 else most
+            self.table[k.T_CAP + c] = self.table[k.T_LOC + c] + straight / self.table[k.T_INVERSE + c]
 
 
 def _fit(sample: _Sample, weight: Floats, season: Floats, basis: Floats) -> _Law:
@@ -338,8 +343,466 @@ def _fit(sample: _Sample, weight: Floats, season: Floats, basis: Floats) -> _Law
         table[k.T_KNOT : k.T_KNOT + k.KNOTS, f] = knots
         table[k.T_SLOPE : k.T_SLOPE + k.KNOTS + 1, f] = slopes
         table[k.T_ZERO, f] = zero
-        with np.errstate(divide="ignore"):
-            table[k.T_LOW, f] = knots[0] - (k.Z_MAX + zero) / slopes[0] if slopes[0] > 0 else knots[0]
-            last, top = slopes.sum(), zero + slopes[1:] @ (knots[-1] - knots) if len(knots) else 0.0
-            table[k.T_HIGH, f] = knots[-1] + (k.Z_MAX - top) / last if last > 0 else knots[-1]
-    return _Law(table, numbers)._replace_dynamics(sample, weight, season, basis)  # type: ignore[attr-defined,no-any-return]
+        top, last = zero + slopes[0] * (knots[-1] - knots[0]) + slopes[1:] @ (knots[-1] - knots), slopes.sum()
+        table[k.T_LOW, f] = knots[0] - (k.Z_MAX + zero) / slopes[0] if slopes[0] > 0 else knots[0]
+        table[k.T_HIGH, f] = knots[-1] + (k.Z_MAX - top) / last if last > 1e-12 * slopes[0] else knots[-1]
+    law = _Law(table, numbers)
+    z, present = _scores(law, sample, np.zeros((len(sample.values), 0)))
+    here = present * weight[:, None]
+    count = np.maximum(here.sum(axis=0), 1.0)
+    mean = (z * here).sum(axis=0) / count
+    spread = np.sqrt(np.maximum(((z - mean) ** 2 * here).sum(axis=0) / count, _SPREAD_MIN**2))
+    table[k.T_ZERO] = (table[k.T_ZERO] - mean) / spread
+    table[k.T_SLOPE : k.T_SLOPE + k.KNOTS + 1] /= spread
+    z, present = _scores(law, sample, basis)
+
+    size = k.LAGS + k.HAR + 1
+    products = np.zeros((size, size, features))
+    k.gram(z, present, weight, numbers, products)
+    kept = np.maximum(products[-1, 0], 1.0)
+    low, high = np.tril_indices(size, -1)
+    products[low, high] = products[high, low]
+    matrix = np.moveaxis(products, -1, 0)
+    left, right = matrix[:, :-1, :-1], matrix[:, :-1, -1]
+    ridge = 1e-9 * np.trace(left, axis1=1, axis2=2) + 1e-9
+    phi = np.linalg.solve(left + ridge[:, None, None] * np.eye(size - 1), right[..., None])[..., 0]
+    unexplained = matrix[:, -1, -1] - 2 * (phi * right).sum(axis=1) + np.einsum("fi,fij,fj->f", phi, left, phi)
+    table[k.T_PHI : k.T_SIGMA] = phi.T
+    table[k.T_SIGMA] = 1 / np.sqrt(np.maximum(unexplained / kept, _NOISE_MIN**2))
+    for row in (k.T_U_SCALE, k.T_SQUARE, k.T_LEVEL_SCALE, k.T_LEVEL_SCALE + 1):
+        table[row] = 1.0
+    table[k.T_INVERSE : k.T_INVERSE + k.CHANNELS] = 1.0
+    table[k.T_CAP : k.T_CAP + k.CHANNELS] = np.inf
+    moments = np.zeros((k.MOMENTS, features))
+    _walk(law, z, present, weight=weight, moments=moments)
+    m = moments / np.maximum(moments[0], 1.0)
+    table[k.T_U_MEAN] = m[1]
+    table[k.T_U_SCALE] = 1 / np.sqrt(np.maximum(m[2] - m[1] ** 2, _SPREAD_MIN**2))
+    table[k.T_SQUARE] = 1 / np.maximum(m[3], _SPREAD_MIN)
+    for j in range(k.LEVELS):
+        mean, square = m[4 + 2 * j], m[5 + 2 * j]
+        table[k.T_LEVEL_MEAN + j] = mean
+        table[k.T_LEVEL_SCALE + j] = 1 / np.sqrt(np.maximum(square - mean**2, _NOISE_MIN**2))
+    return law
+
+
+_SPREAD_MIN = 0.05
+_NOISE_MIN = 1e-4
+
+
+def _numbers() -> Floats:
+    from regime import calibration_kernels as k
+
+    numbers = np.zeros(k.NUMBERS)
+    numbers[: k.N_HAR] = WARM, _GAP, _DEVOL, _CLIP, _SOFT, _SQUARE
+    numbers[k.N_HAR : k.N_DRIFT] = 2 / (np.array(_HAR) + 1.0)
+    numbers[k.N_DRIFT : k.N_LEVEL] = _DRIFTS
+    numbers[k.N_LEVEL : k.N_SCALE] = 2 / (np.array(_LEVELS) + 1.0)
+    numbers[k.N_SCALE : k.N_DENSE] = _SCALES
+    numbers[k.N_DENSE : k.N_DENSE_LOC] = 2 / (np.array(_DENSE) + 1.0)
+    numbers[k.N_DENSE_INVERSE :] = 1.0
+    return numbers
+
+
+def _normal_map(column: Floats, most: float) -> tuple[Floats, Floats, float]:
+    """Return knots, slopes (the first, then the change at each knot) and the score at the first knot.
+
+    `column` is sorted, without NaN, and takes at least two values. A knot stands at each quantile; values that stand
+    on one quantile after the other (ties, a 0/1 feature) are one knot at their middle rank. Beyond the outermost
+    knots the line goes on, but not steeper than three times the slope of the middle half.
+    """
+    from scipy.special import ndtri
+
+    n = len(column)
+    knots = np.unique(np.quantile(column, _QUANTILES))
+    if len(knots) < 5:
+        knots = np.unique(np.concatenate((knots, column[[0, -1]])))
+    if len(knots) > len(_QUANTILES):
+        knots = knots[: len(_QUANTILES)]
+    width = float(knots[-1] - knots[0])
+    keep = np.concatenate(([True], np.diff(knots) > 1e-9 * width))
+    knots = knots[keep]
+    rank = 0.5 * (np.searchsorted(column, knots, "left") + np.searchsorted(column, knots, "right")) / n
+    score = ndtri(np.clip(rank, 0.5 / n, 1 - 0.5 / n))
+    if len(knots) < 2:
+        return np.full(len(_QUANTILES), knots[0]), np.zeros(len(_QUANTILES) + 1), 0.0
+    inner = np.diff(score) / np.diff(knots)
+    half = float(np.subtract(*np.quantile(column, [0.75, 0.25])))
+    steepest = 3 * 1.349 / half if half > 1e-9 * width else math.inf
+    slope = np.concatenate(([min(inner[0], steepest)], inner, [min(inner[-1], steepest)]))
+    change = np.diff(slope)
+    unused = len(_QUANTILES) - len(knots)
+    return (
+        np.concatenate((knots, np.full(unused, knots[-1]))),
+        np.concatenate((slope[:1], change, np.zeros(unused))),
+        float(score[0]),
+    )
+
+
+def _scores(
+    law: _Law, sample: _Sample, basis: Floats, start: int = 0, stop: int | None = None
+) -> tuple[Floats, Floats]:
+    from regime import calibration_kernels as k
+
+    values = sample.values[start:stop]
+    z, present = np.empty(values.shape), np.empty(values.shape)
+    k.scores(values, basis[start:stop], law.table, z, present)
+    return z, present
+
+
+def _walk(
+    law: _Law,
+    z: Floats,
+    present: Floats,
+    *,
+    weight: Floats | None = None,
+    moments: Floats | None = None,
+    maxima: Floats | None = None,
+    block: int = 1,
+) -> Floats:
+    """Return `float64[rows, channels]`, the largest normalised statistic of each channel at each row."""
+    from regime import calibration_kernels as k
+
+    rows, features = z.shape
+    family = np.empty((rows, k.CHANNELS + 2 * k.DENSE))
+    state, clock = k.fresh_state(features)
+    nothing = np.zeros((0, 0))
+    k.walk(
+        z, present, np.ones(rows) if weight is None else weight, law.table, law.numbers, state, clock, family, nothing,
+        nothing if moments is None else moments, np.zeros((0, 0, 0)) if maxima is None else maxima, block,
+    )  # fmt: skip
+    return np.maximum(family, _CALM)
+
+
+_CALM = -20.0
+
+
+# --- one scale -----------------------------------------------------------------------------------------------------
+
+
+def _gumbel(maxima: Floats) -> tuple[Floats, Floats]:
+    """Return location and scale of the Gumbel laws of `maxima[blocks, ...]`, by L-moments."""
+    ordered = np.sort(maxima, axis=0)
+    n = len(ordered)
+    weights = (np.arange(n) / max(n - 1, 1)).reshape(-1, *[1] * (maxima.ndim - 1))
+    mean = ordered.mean(axis=0)
+    scale = np.maximum((2 * (ordered * weights).mean(axis=0) - mean) / math.log(2), 0.0)
+    return mean - 0.5772 * scale, scale
+
+
+def _normalised(law: _Law, maxima: Floats, live: NDArray[np.bool_]) -> _Law:
+    """Give each (channel, feature) the Gumbel law of its largest values: `maxima[channels, blocks, features]`."""
+    from regime import calibration_kernels as k
+
+    table, numbers = law.table.copy(), law.numbers.copy()
+    for c in range(k.CHANNELS):
+        location, scale = _gumbel(maxima[c])
+        usual = float(np.median(scale[live]))
+        scale = np.maximum(scale, 0.3 * usual + 1e-6)
+        table[k.T_LOC + c], table[k.T_INVERSE + c] = location, 1 / scale
+    for c in range(2 * k.DENSE):
+        one, spread = _gumbel(maxima[k.CHANNELS + c, :, 0])
+        numbers[k.N_DENSE_LOC + c], numbers[k.N_DENSE_INVERSE + c] = one, 1 / max(float(spread), 1e-6)
+    return _Law(table, numbers)
+
+
+def _channel_scale(families: Sequence[Floats], block: int) -> tuple[Floats, Floats, Floats]:
+    """Return location, scale and shape (0 to 0.6) of each channel's largest values, by L-moments (Hosking 1985).
+
+    A channel with a heavy tail would alone decide the limit of the family; `bent` takes the tail away.
+    """
+    from scipy.special import gamma
+
+    blocks = [m[: len(m) // block * block].reshape(-1, block, m.shape[1]).max(axis=1) for m in families]
+    ordered = np.sort(np.concatenate(blocks), axis=0)
+    n = len(ordered)
+    rank = np.arange(n, dtype=np.float64)[:, None]
+    b0, b1 = ordered.mean(axis=0), (ordered * rank / (n - 1)).mean(axis=0)
+    b2 = (ordered * rank * (rank - 1) / ((n - 1) * (n - 2))).mean(axis=0)
+    l2 = np.maximum(2 * b1 - b0, 1e-3)
+    t3 = np.clip((6 * b2 - 6 * b1 + b0) / l2, -0.5, 0.8)
+    c = 2 / (3 + t3) - math.log(2) / math.log(3)
+    shape = np.clip(0.7 * -(7.859 * c + 2.9554 * c * c) + 0.3 * _SHAPE_USUAL, 0.0, 0.6)
+    g = np.where(shape > _SHAPE_MIN, shape, _SHAPE_MIN)
+    scale = l2 * g / ((np.exp2(g) - 1) * gamma(1 - g))
+    location = b0 - scale * (gamma(1 - g) - 1) / g
+    return location, np.maximum(scale, 0.2), g
+
+
+def bent(family: Floats, location: Floats, scale: Floats, shape: Floats) -> Floats:
+    """Return the channels on the family's scale: (m - location) / scale, and the logarithm of what is over 0."""
+    straight = (family - location) / scale
+    found: Floats = np.where(straight > 0, np.log1p(shape * np.maximum(straight, 0)) / shape, straight)
+    return found
+
+
+_SHAPE_USUAL, _SHAPE_MIN = 0.2, 0.01
+
+
+# --- one limit -----------------------------------------------------------------------------------------------------
+
+
+def episodes(over: NDArray[np.bool_], quiet: int) -> int:
+    """Return the number of alarms in `over[rows]`, where alarms at most `quiet` rows apart are one.
+
+    >>> episodes(np.array([True, True, False, True, False, False, False, True]), 2)
+    2
+    """
+    at = np.flatnonzero(over)
+    return 0 if at.size == 0 else 1 + int((np.diff(at) > quiet).sum())
+
+
+class _Tail:
+    """Rate of episodes as a function of the limit, counted where it can be and extrapolated beyond.
+
+    With n_i episodes at the rung h_i of the ladder, counted from the rung with the most on (below it, episodes run
+    into each other) down to about the wanted rate, each rung keeps an episode of the rung before with probability
+    exp(-b step): a binomial likelihood for b, times a normal prior. The rate beyond the first rung is the posterior
+    mean of n_0 / rows * exp(-b (h - h_0)), which is more cautious than the rate at the likeliest b.
+    """
+
+    def __init__(self, family: Sequence[Floats], *, quiet: int, run_length: float) -> None:
+        self.rows = int(sum(len(m) for m in family))
+        self._counts = np.array([sum(episodes(m > h, quiet) for m in family) for h in _LADDER])
+        first = len(_LADDER) - 1 - int(np.argmax(self._counts[::-1]))
+        least = max(_COUNT_MIN, _COUNT_SHARE * self.rows / run_length)
+        few = np.flatnonzero(self._counts[first:] < least)
+        last = first + (int(few[0]) if few.size else len(_LADDER) - 1 - first)
+        used = self._counts[first : max(last, first + 1) + 1].astype(float)
+        step = float(_LADDER[1] - _LADDER[0])
+        b = np.linspace(0.2, 3.0, 561)
+        kept = np.minimum(used[1:], used[:-1]).sum()
+        lost = np.maximum(used[:-1] - used[1:], 0).sum()
+        prior = -0.5 * ((b - _SLOPE) / _SLOPE_SPREAD) ** 2
+        likelihood = -kept * b * step + lost * np.log(-np.expm1(-b * step)) + prior
+        posterior = np.exp(likelihood - likelihood.max())
+        self._b, self._posterior = b, posterior / posterior.sum()
+        self.slope = float(self._posterior @ b)
+        self._start, self._most = float(_LADDER[first]), max(float(used[0]), 0.5)
+        low, high = self._start, self._start + 60.0
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if self.rate(middle) > 1 / run_length else (low, middle)
+        self.limit = high
+
+    def rate(self, limit: float) -> float:
+        """Predictive episodes a row at `limit`."""
+        return float(self._posterior @ np.exp(-self._b * (limit - self._start))) * self._most / self.rows
+
+    def interval(self, limit: float) -> tuple[float, float]:
+        """90 % interval of the run length at `limit`."""
+        spread = math.sqrt(float(self._posterior @ (self._b - self.slope) ** 2)) * max(limit - self._start, 0.0)
+        whole = math.sqrt(1 / self._most + spread**2 + _SPREAD_REFERENCE**2)
+        middle = 1 / self.rate(limit)
+        return middle * math.exp(-1.645 * whole), middle * math.exp(1.645 * whole)
+
+    def evidence(self) -> tuple[tuple[float, int], ...]:
+        last = int(np.max(np.flatnonzero(self._counts), initial=0)) + 2
+        return tuple((float(h), int(n)) for h, n in zip(_LADDER[:last], self._counts[:last], strict=True))
+
+
+_COUNT_MIN, _COUNT_SHARE = 2.0, 0.4
+
+
+# --- seasons -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Season:
+    daily: Floats
+    weekly: Floats
+    chosen: NDArray[np.bool_]
+
+    @property
+    def any(self) -> bool:
+        return bool(self.chosen.any())
+
+
+def season_basis(ts_ms: Ints) -> Floats:
+    """Return `float64[rows, 14]`: four harmonics of the day and three of the week (UTC), cosine and sine."""
+    day = 2 * math.pi / DAY_MS * (ts_ms % DAY_MS)
+    week = 2 * math.pi / (7 * DAY_MS) * (ts_ms % (7 * DAY_MS))
+    waves = [(n + 1) * day for n in range(_DAILY)] + [(n + 1) * week for n in range(_WEEKLY)]
+    return np.stack([f(wave) for wave in waves for f in (np.cos, np.sin)], axis=1)
+
+
+def _basis(ts_ms: Ints | None) -> Floats:
+    return np.zeros((0, 0)) if ts_ms is None else season_basis(ts_ms)
+
+
+def _season(z: Floats, present: Floats, ts_ms: Ints | None, rows_per_day: int) -> tuple[Floats, _Season]:
+    """Fit the harmonics on the whole, and on twelve or so stretches of whole days to see whether they are real.
+
+    Returns the coefficients `float64[14, features]` (0 where there is no season) and what was found: the share of
+    variance. A season counts when the squared t-values of its coefficients over the stretches are 8 on average and it
+    explains one percent of the variance. At least 14 days are needed for the day, 56 for the week.
+    """
+    features = z.shape[1]
+    none = np.zeros(features)
+    coefficients = np.zeros((2 * (_DAILY + _WEEKLY), features))
+    if ts_ms is None or ts_ms[-1] - ts_ms[0] < 14 * DAY_MS or rows_per_day < 8:
+        return coefficients, _Season(none, none, np.zeros(features, dtype=bool))
+    basis = season_basis(ts_ms)
+    days = int((ts_ms[-1] - ts_ms[0] + 1) // DAY_MS)
+    weekly_too = days >= 56
+    length = 7 * max(days // 84, 1) if weekly_too else max(days // 10, 1)
+    waves = 2 * (_DAILY + _WEEKLY) if weekly_too else 2 * _DAILY
+    part = (ts_ms - ts_ms[0]) // (length * DAY_MS)
+    parts = range(days // length)
+    fits = np.array([_harmonics(basis[part == i, :waves], z[part == i], present[part == i]) for i in parts])
+    middle = fits.mean(axis=0)
+    noise = fits.var(axis=0, ddof=1) / len(fits)
+    t_square = middle**2 / np.maximum(noise, 1e-12)
+    real = 0.5 * np.maximum(middle**2 - noise, 0)
+    daily, weekly = real[: 2 * _DAILY].sum(axis=0), real[2 * _DAILY :].sum(axis=0)
+    use_daily = (t_square[: 2 * _DAILY].mean(axis=0) > _SEASON_T) & (daily > _SEASON_MIN)
+    use_weekly = np.zeros(features, dtype=bool)
+    if weekly_too:
+        use_weekly = (t_square[2 * _DAILY :].mean(axis=0) > _SEASON_T) & (weekly > _SEASON_MIN)
+    coefficients[: 2 * _DAILY, use_daily] = middle[: 2 * _DAILY, use_daily]
+    if weekly_too:
+        coefficients[2 * _DAILY :, use_weekly] = middle[2 * _DAILY :, use_weekly]
+    return coefficients, _Season(np.where(use_daily, daily, 0), np.where(use_weekly, weekly, 0), use_daily | use_weekly)
+
+
+_SEASON_MIN, _SEASON_T = 0.01, 8.0
+
+
+def _harmonics(basis: Floats, z: Floats, present: Floats) -> Floats:
+    count = np.maximum(present.sum(axis=0), 1.0)
+    centred = (z - (z * present).sum(axis=0) / count) * present
+    # The waves are orthogonal to each other over whole periods; solved together for references that are not.
+    left = basis.T @ basis / max(len(basis), 1)
+    right = basis.T @ centred / count
+    found: Floats = np.linalg.solve(left + 1e-9 * np.eye(len(left)), right)
+    return found
+
+
+# --- what was found ------------------------------------------------------------------------------------------------
+
+
+def _correlation(z: Floats, present: Floats) -> Floats:
+    step = max(len(z) // 6_000, 1)
+    part, here = z[::step], present[::step]
+    mean = (part * here).sum(axis=0) / np.maximum(here.sum(axis=0), 1)
+    part = (part - mean) * here
+    spread = np.sqrt(np.maximum((part**2).sum(axis=0), 1e-12))
+    found: Floats = (part / spread).T @ (part / spread)
+    return found
+
+
+def _groups(z: Floats, present: Floats, live: NDArray[np.bool_], alike: float = 0.95) -> tuple[int, ...]:
+    """Return for each feature the first feature that it nearly repeats (|correlation of scores| over 0.95)."""
+    close = np.abs(_correlation(z, present)) > alike
+    first: list[int] = []
+    for f in range(z.shape[1]):
+        before = [g for g in range(f) if live[f] and live[g] and close[f, g] and first[g] == g]
+        first.append(before[0] if before else f)
+    return tuple(first)
+
+
+def _report(
+    reference: Reference,
+    sample: _Sample,
+    z: Floats,
+    present: Floats,
+    groups: tuple[int, ...],
+    wanted: float,
+    season: _Season | None,
+) -> Report:
+    names, live = reference.names, sample.live
+    rows, per_day = reference.rows, sample.rows_per_day
+    days = rows / per_day
+    periods = rows / wanted
+    claim = "counted" if periods >= PERIODS_WANTED else "extrapolated" if periods >= 1 else "none"
+    effective, wandering = 0.0, ()
+    if live.any() and len(z):
+        power = np.linalg.eigvalsh(_correlation(z[:, live], present[:, live]))
+        effective = float(power.sum() ** 2 / (power**2).sum())
+        tenths = [slice(i * rows // 10, (i + 1) * rows // 10) for i in range(10)]
+        means = np.array([(z[t] * present[t]).sum(axis=0) / np.maximum(present[t].sum(axis=0), 1) for t in tenths])
+        wandering = tuple(names[f] for f in np.flatnonzero(live & (means.std(axis=0) > 0.5)))
+    duplicates = tuple(
+        tuple(names[f] for f in range(len(names)) if groups[f] == g)
+        for g in sorted(set(groups))
+        if groups.count(g) > 1
+    )
+    dead = tuple(names[f] for f in np.flatnonzero(~live))
+    seasonal = tuple(names[f] for f in np.flatnonzero(season.chosen)) if season is not None else ()
+    daily = float(season.daily[live].max()) if season is not None and live.any() else 0.0
+    weekly = float(season.weekly[live].max()) if season is not None and live.any() else 0.0
+    said: list[str] = []
+    asked = f"one false alarm in {wanted / per_day:.4g} days ({wanted:,.0f} rows)"
+    if claim == "none":
+        said.append(
+            f"the reference covers {days:.1f} days, which is {periods:.2g} times the asked period: {asked} cannot be "
+            f"promised; at least {wanted / per_day:.4g} days are needed, {PERIODS_WANTED * wanted / per_day:.4g} are better"
+        )
+    elif claim == "extrapolated":
+        said.append(
+            f"the reference covers {days:.1f} days, {periods:.1f} times the asked period, fewer than {PERIODS_WANTED}: "
+            f"{asked} is extrapolated from more frequent alarms"
+        )
+    if reference.ts_ms is None:
+        said.append("the reference has no times: seasons of the day and the week were not looked for")
+    if dead:
+        said.append(f"not watched, because they hardly change or are hardly there: {_some(dead)}")
+    if len(wandering) * 5 > int(live.sum()) > 0:
+        said.append(
+            f"{len(wandering)} of {int(live.sum())} features wander inside the reference: is it free of change? "
+            f"{_some(wandering)}"
+        )
+    return Report(
+        rows=rows, days=days, periods=periods, claim=claim, run_length=math.inf, run_length_low=0.0,
+        run_length_high=math.inf, evidence=(), rows_judged=0, slope=_SLOPE, season_daily=max(daily, 0.0),
+        season_weekly=max(weekly, 0.0), seasonal_features=seasonal, effective_rank=effective, dead=dead,
+        duplicates=duplicates, wandering=wandering, warnings=tuple(said),
+    )  # fmt: skip
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _without_limits(
+    reference: Reference, sample: _Sample, wanted: float, step_ms: int, last_ms: int
+) -> Calibration:
+    """The calibration of a reference that can carry no limit: the detector stays cold."""
+    from regime import calibration_kernels as k
+
+    features = len(reference.names)
+    groups = tuple(range(features))
+    sample.live = np.zeros(features, dtype=bool) if reference.rows >= ROWS_MIN else sample.live
+    report = _report(reference, sample, np.zeros((0, features)), np.zeros((0, features)), groups, wanted, None)
+    reason = (
+        f"no limit: {reference.rows} rows are fewer than {ROWS_MIN:,}"
+        if reference.rows < ROWS_MIN
+        else "no limit: no feature of the reference changes"
+    )
+    report = replace(report, claim="none", warnings=(reason, *report.warnings))
+    return Calibration(
+        version=VERSION, reference_id=reference.reference_id, names=reference.names,
+        rows_per_false_alarm=float(wanted), rows_per_day=sample.rows_per_day, limit_alarm=math.inf,
+        limit_warning=math.inf, limit_recovery=math.inf, step_ms=step_ms, last_ts_ms=last_ms, season=False,
+        groups=groups, table=np.zeros((k.T_SEASON, features)), numbers=_numbers(), report=report,
+    )  # fmt: skip
+
+
+# --- JSON has no infinity ------------------------------------------------------------------------------------------
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinity(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinity(v) for v in value]
+    return "inf" if isinstance(value, float) and math.isinf(value) else value
+
+
+def _with_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_infinity(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_with_infinity(v) for v in value]
+    return math.inf if value == "inf" else value

@@ -71,15 +71,15 @@ N_SCALE = N_LEVEL + LEVELS
 N_DENSE = N_SCALE + SCALES
 N_DENSE_LOC = N_DENSE + DENSE
 N_DENSE_INVERSE = N_DENSE_LOC + 2 * DENSE
-NUMBERS = N_DENSE_INVERSE + 2 * DENSE
+N_SHAPE = N_DENSE_INVERSE + 2 * DENSE
+NUMBERS = N_SHAPE + CHANNELS + 2 * DENSE
 
 MOMENTS = 2 * (1 + LEVELS) + 2
 
 Z_MAX = 5.0
 
 
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def scores(x: Floats, basis: Floats, table: Floats, out: Floats, present: Floats) -> None:
     """Normal scores of `x` (rows x features) without season into `out`; 1 where there is a value into `present`."""
     rows, features = x.shape
@@ -111,7 +111,7 @@ def scores(x: Floats, basis: Floats, table: Floats, out: Floats, present: Floats
             out[t, f] = total[f] if here[f] > 0.0 else 0.0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Floats) -> None:
     """Add the products of the regressors (lags, running means) and of the value into `out[i, j, features]`,
     j >= i; the number of rows counted into `out[-1, 0]`."""
@@ -147,7 +147,7 @@ def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Float
             count[f] += present[t, f]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def walk(
     z: Floats,
     present: Floats,
@@ -164,8 +164,8 @@ def walk(
 ) -> None:
     """Take the rows of `z` in order, changing `state` and `clock[0]` (rows taken).
 
-    `family[rows, channels]` gets each channel's largest normalised statistic, `feature[channels, features]` the
-    normalised statistics after the last row (NaN where a feature is not ready). With `moments[MOMENTS, features]`
+    `family[rows, channels]` gets each channel's largest normalised statistic, bent to the family's tail; `feature[
+    channels, features]` the normalised statistics after the last row, before bending. With `moments[MOMENTS, features]`
     sums of scores and squares over rows of positive weight are added up; with `maxima[channels, blocks, features]` the
     largest raw statistic of every block of rows with weight.
     """
@@ -329,10 +329,16 @@ def walk(
                 else:
                     family[t, channel] = (v - numbers[N_DENSE_LOC + i]) * numbers[N_DENSE_INVERSE + i]
                 channel += 1
+        if not measuring:
+            for c in range(CHANNELS + 2 * DENSE):
+                xi = numbers[N_SHAPE + c]
+                v = family[t, c]
+                if xi > 0.0 and v > 0.0:
+                    family[t, c] = math.log(1.0 + xi * v) / xi
         clock[0] = now + 1.0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _channel(
     channel: int,
     t: int,
@@ -375,4 +381,6 @@ def _channel(
 
 def fresh_state(features: int) -> tuple[Any, Any]:
     """State of a detector that has seen nothing, and its clock."""
-    return np.zeros((STATES, features)), np.zeros(1)
+    state = np.zeros((STATES, features))
+    state[S_VARIANCE] = 1.0
+    return state, np.zeros(1)

@@ -99,6 +99,10 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     """Whether a new symbol or timeframe of a known model makes a new stream."""
     extra_features: Literal["pause", "ignore"] = "pause"
     """What a feature that is not in the reference (or in the first observation) does."""
+    false_alarm_days: Annotated[float, Meta(gt=0.0, le=3650.0)] = 30.0
+    """At most one false alarm in so many days, over the whole installation."""
+    streams_expected: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    """Streams that share this budget: each gets its part of it."""
     cooldown_candles: Annotated[int, Meta(ge=0, le=1_000_000)] = 12
     """Candles a vote stays in force at the least, once given: no flapping."""
     probation_candles: Annotated[int, Meta(ge=0, le=1_000_000)] = 48
@@ -110,6 +114,10 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     rules: list[RuleConfig] | None = None
     """Replaces the preset's rules."""
     models: dict[str, ModelConfig] = msgspec.field(default_factory=dict)
+
+    def rows_per_false_alarm(self, timeframe_ms: int, share: float) -> float:
+        """Return the candles between two false alarms that one stream may afford for a `share` of its budget."""
+        return self.false_alarm_days * 86_400_000 / timeframe_ms * self.streams_expected / share
 
     def model(self, name: str) -> ModelConfig:
         """Return the section of model `name`, or the defaults."""

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from regime.config import DetectorConfig, EngineConfig, config_digest, exit_kind, ignored
+from regime.config import EngineConfig, config_digest, exit_kind, ignored
 from regime.decision import Decision, Sides, decision_bytes
 from regime.detectors import Detector
-from regime.errors import CorruptionError, OperatorError, RegimeError
+from regime.errors import CorruptionError, RegimeError
 from regime.events import (
     SIDES,
     AnyEvent,
@@ -34,6 +34,7 @@ from regime.events import (
     ModelPromoted,
     Observation,
     Ohlcv,
+    Probabilities,
     Recalibrated,
     Reconfigured,
     Side,
@@ -43,11 +44,12 @@ from regime.events import (
     available_ms,
 )  # fmt: skip
 from regime.outcomes import Drawdown, Outcome
-from regime.plugins import load
-from regime.policy import PRESETS, Policy, Ruling, SideState
+from regime.policy import Policy, Ruling, SideState
 from regime.reference import Reference
 from regime.rules import DataView, Evidence, View
+from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
+from regime.watch import Arrays, Watch
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +59,8 @@ CANDLES_MAX = 64
 """Candles remembered to compare two sources of the same candle."""
 SELF_REFERENCE_ROWS = 2016
 """Rows (7 days of 5-minute candles) after which a stream without a reference is compared with its own beginning."""
-TOP_FEATURES = 10
+FEATURE_SHARE, SCORE_SHARE, SIGNAL_SHARE = 0.5, 0.25, 0.25
+"""Parts of a stream's false-alarm budget: features, distribution of the scores, rate of signals."""
 SNAPSHOT_VERSION = 1
 
 
@@ -96,6 +99,8 @@ class StreamState(msgspec.Struct, kw_only=True):
     self_reference: bool = False
     model_version: str | None = None
     signals: dict[str, int] = {}
+    signal_laws: dict[str, SignalLaw] = {}
+    signals_seen: dict[str, bytes] = {}
     outcomes: dict[str, list[Outcome]] = {}
     drawdown: Drawdown = msgspec.field(default_factory=Drawdown)
     overrides: list[Command] = []
@@ -128,8 +133,8 @@ class Engine:
         self._timeframe_ms = timeframe_ms(key.timeframe)
         self._policy = Policy(config, self._model)
         self._policy_id = config_digest(config)[:16]
-        self._detectors = build_detectors(config)
-        self._reference: Reference | None = None
+        self._features = Watch("features", config)
+        self._scores = Watch("scores", config)
         self._rows: list[Floats] = []
         self._state = StreamState()
         self._decision: Decision | None = None
@@ -226,18 +231,20 @@ class Engine:
         state.missing = tuple(name for name in state.features if name not in features)
         state.extra = tuple(sorted(name for name in features if name not in known))
         absent = [name for name in state.features if name in features and features[name] is None]
-        if self._reference is None and state.observations <= max(1, self._config.warmup_observations):
+        if self._features.reference is None and state.observations <= max(1, self._config.warmup_observations):
             state.nullable.update(absent)
         state.non_finite = tuple(name for name in absent if name not in state.nullable)
+        if state.error is None:  # Else nothing is measured: a new reference starts the detectors anew.
+            self._measure(features, event.probabilities)
 
-        row = np.array(
-            [np.nan if (value := features.get(name)) is None else value for name in state.features], dtype=np.float64
-        )
-        if state.error is not None:
-            return  # Nothing is measured on from here: a new reference starts the detectors anew.
-        if self._reference is not None:
-            for detector in self._detectors.values():
-                detector.update(row)
+    def _measure(self, features: Mapping[str, float | None], claims: Probabilities | None) -> None:
+        state = self._state
+        row = _row(features.get(name) for name in state.features)
+        if self._features.reference is not None:
+            self._features.update(row)
+            claimed = claims or Probabilities()
+            said = {"probability_long": claimed.long, "probability_short": claimed.short}
+            self._scores.update(_row(said[name] for name in self._scores.columns))
         elif row.size:
             self._rows.append(row)
             if len(self._rows) >= SELF_REFERENCE_ROWS:
@@ -246,14 +253,18 @@ class Engine:
                 own, self._rows = Reference(state.features, np.array(self._rows)), []
                 # Later digests must tell apart streams that began differently.
                 state.chain = hashlib.sha256(state.chain.encode() + own.to_bytes()).hexdigest()
-                self._compare_with(own)
+                self._features.compare_with(own)
 
     def _count_signals(self, event: Observation) -> None:
-        if event.probabilities is None:
+        state, claims = self._state, event.probabilities
+        if claims is None:
             return
-        for side, probability in (("long", event.probabilities.long), ("short", event.probabilities.short)):
-            if probability is not None and probability >= self._model.entry:
-                self._state.signals[side] = self._state.signals.get(side, 0) + 1
+        for side, probability in (("long", claims.long), ("short", claims.short)):
+            if probability is not None:
+                signal = probability >= self._model.entry
+                state.signals[side] = state.signals.get(side, 0) + signal
+                if (law := state.signal_laws.get(side)) is not None:
+                    state.signals_seen[side] = remember(state.signals_seen.get(side, b""), signal, law.horizon)
 
     def _candle(self, ts_ms: int, candle: Ohlcv, *, own: bool) -> None:
         """Remember a candle; the observation's own one wins over a posted one, and a difference is counted."""
@@ -289,20 +300,38 @@ class Engine:
         kept = [name for name in reference.names if not ignored(name, self._model.ignore_features)]
         state.reference_id, state.reference_version = event.reference_id, event.version
         state.reference_rows = reference.rows
-        state.trained_until_ms = event.trained_until_ms
+        until_ms = event.trained_until_ms
+        state.trained_until_ms = reference.trained_until_ms if until_ms is None else until_ms
         state.self_reference, state.error = False, None
+        live = (set(state.features) - set(state.missing)) | set(state.extra)
         state.features, state.schema_source = tuple(kept), "reference"
         share = dict(zip(reference.names, reference.missing_share(), strict=True))
         state.nullable = {name for name in kept if share[name] > 0}
-        # What the newest observation lacked was judged against another schema; the next one is judged against this.
-        state.missing, state.extra, state.non_finite = (), (), ()
+        if state.observations:
+            # The newest observation is held against the new schema: no pause ends by changing what is asked for.
+            state.missing = tuple(name for name in kept if name not in live)
+            state.extra = tuple(sorted(live - set(kept)))
+            state.non_finite = tuple(name for name in state.non_finite if name in live and name not in state.nullable)
         self._rows = []
-        self._compare_with(reference.select(kept))
+        self._features.compare_with(reference.select(kept))
+        self._scores.compare_with(scores(reference))
+        state.signals_seen, state.signal_laws = {}, self._signal_laws(reference)
 
-    def _compare_with(self, reference: Reference) -> None:
-        self._reference = reference
-        for detector in self._detectors.values():
-            detector.reset(reference)
+    def _signal_laws(self, reference: Reference) -> dict[str, SignalLaw]:
+        each = self._config.rows_per_false_alarm(self._timeframe_ms, SIGNAL_SHARE / 2)
+        found = {}
+        for side, claims in (("long", reference.probability_long), ("short", reference.probability_short)):
+            if claims is not None:
+                law = signal_law(
+                    claims, self._model.entry, rows_per_day=86_400_000 / self._timeframe_ms, rows_per_false_alarm=each
+                )
+                if law is not None:
+                    found[side] = law
+        return found
+
+    def _signal_view(self, side: Side) -> SignalView | None:
+        law, seen = self._state.signal_laws.get(side), self._state.signals_seen.get(side, b"")
+        return None if law is None or len(seen) < law.horizon else SignalView(count=sum(seen), law=law)
 
     # -- the answer --------------------------------------------------------------------------------------------------
 
@@ -340,7 +369,7 @@ class Engine:
         )  # fmt: skip
 
     def _rule_sides(self, *, observed: bool) -> dict[str, Ruling]:
-        evidence = () if self._state.error is not None else tuple(self.evidence())
+        evidence = tuple(self.evidence())
         return {side: self._rule(side, evidence, observed=observed) for side in SIDES}
 
     def _rule(self, side: Side, evidence: tuple[Evidence, ...], *, observed: bool) -> Ruling:
@@ -348,7 +377,7 @@ class Engine:
         view = View(
             now_ms=state.clock_ms, timeframe_ms=self._timeframe_ms, side=side, model=self._model, data=self._data(),
             evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())), drawdown_ratio=state.drawdown.ratio,
-            drawdown_source=state.drawdown.source, standing=None, standing_since_ms=None, lifted_ms=None,
+            drawdown_source=state.drawdown.source, standing=None, standing_since_ms=None, lifted_ms=None, signals=self._signal_view(side),
         )  # fmt: skip
         overrides = [o for o in state.overrides if o.side in (None, side)]
         return self._policy.decide(state.sides[side], view, overrides, observed=observed)
@@ -379,31 +408,26 @@ class Engine:
         return self._state
 
     @property
+    def watches(self) -> tuple[Watch, Watch]:
+        """The detectors over the features and those over the model's probabilities, to read."""
+        return self._features, self._scores
+
+    @property
     def detectors(self) -> dict[str, Detector]:
-        """Detectors by kind, to read."""
-        return self._detectors
+        """Detectors over the features, by kind, to read."""
+        return self._features.detectors
 
     @property
     def watched(self) -> tuple[str, ...]:
         """Names of the features that detectors compare, in the order of `Detector.feature_statistics`."""
-        return () if self._reference is None else self._reference.names
+        return self._features.columns
 
     def evidence(self) -> list[Evidence]:
-        """Return what each detector says now."""
-        found = []
-        for kind, detector in self._detectors.items():
-            if self._reference is None or self._state.error is not None or not detector.warm:
-                found.append(Evidence(kind, float("nan"), float("nan"), warm=False, drift=False, top=()))
-                continue
-            top: tuple[tuple[str, float], ...] = ()
-            if detector.drift_detected:
-                top = top_features(self._reference.names, detector.feature_statistics)
-            found.append(
-                Evidence(
-                    kind, detector.statistic, detector.threshold, warm=True, drift=detector.drift_detected, top=top
-                )
-            )
-        return found
+        """Return what each detector says now; nothing after an engine error, when none of it can be trusted."""
+        if self._state.error is not None:
+            return []
+        scored = [] if self._scores.reference is None else self._scores.evidence()
+        return [*self._features.evidence(), *scored]
 
     def inherit(self, drawdown: Drawdown) -> None:
         """Take over the account's history of a model this stream joins later."""
@@ -411,32 +435,29 @@ class Engine:
 
     # -- snapshot ----------------------------------------------------------------------------------------------------
 
-    @property
-    def _watching(self) -> bool:
-        """Whether the detectors hold anything: without a reference they were not started, and after an engine error
-        what they hold is not used again (one that failed may not even be able to say what it holds)."""
-        return self._reference is not None and self._state.error is None
-
     def digest(self) -> str:
         """Return the SHA-256 (hex) over the state, the history of decisions and each detector's fingerprint."""
         digest = hashlib.sha256(msgspec.msgpack.encode(self._state, order="deterministic"))
         for row in self._rows:
             digest.update(row.astype("<f8").tobytes())
-        for kind, detector in self._detectors.items():
-            digest.update(kind.encode())
-            digest.update(detector.fingerprint() if self._watching else b"")
+        if self._state.error is None:
+            # A detector that failed may not even be able to say what it holds, and is not used again.
+            for watch in self.watches:
+                digest.update(watch.fingerprint())
         return digest.hexdigest()
 
     def snapshot(self) -> bytes | None:
         """Return everything needed to continue, or None where a detector's state cannot be taken out without pickle
         (river's own objects): such a stream restarts by replaying its log."""
-        detectors = {}
-        for kind, detector in self._detectors.items():
-            arrays = detector.state() if self._watching else {}
-            if arrays is None:
+        watches = {}
+        for watch in self.watches:
+            states: Arrays | None = {} if self._state.error is not None else watch.state()
+            if states is None:
                 return None
-            detectors[kind] = {name: _pack(array) for name, array in arrays.items()}
-        own = self._reference if self._state.self_reference else None
+            watches[watch.name] = {
+                kind: {name: _pack(array) for name, array in arrays.items()} for kind, arrays in states.items()
+            }
+        own = self._features.reference if self._state.self_reference else None
         body = {
             "version": SNAPSHOT_VERSION,
             "config": config_digest(self._config),
@@ -444,7 +465,7 @@ class Engine:
             "state": msgspec.to_builtins(self._state, builtin_types=(bytes,), order="deterministic"),
             "rows": None if not self._rows else _pack(np.array(self._rows)),
             "self_reference": None if own is None else own.to_bytes(),
-            "detectors": detectors,
+            "watches": watches,
         }
         return msgspec.msgpack.encode(body, order="deterministic")
 
@@ -464,19 +485,19 @@ class Engine:
             rows = [] if body["rows"] is None else [np.array(row, dtype=np.float64) for row in _unpack(body["rows"])]
             if set(state.sides) != set(SIDES) or any(row.shape != (len(state.features),) for row in rows):
                 raise ValueError("its parts do not fit together")
-            reference = None
+            self._state, self._rows = state, rows
             if body["self_reference"] is not None:
-                reference = Reference.from_bytes(body["self_reference"])
+                self._features.compare_with(Reference.from_bytes(body["self_reference"]), start=state.error is None)
             elif state.reference_id is not None:
-                reference = self._references(state.reference_id).select(state.features)
-            arrays = {
-                kind: {name: _unpack(a) for name, a in body["detectors"][kind].items()} for kind in self._detectors
-            }
-            self._state, self._rows, self._reference = state, rows, reference
-            if reference is not None and self._watching:
-                self._compare_with(reference)
-                for kind, detector in self._detectors.items():
-                    detector.load_state(arrays[kind])
+                reference = self._references(state.reference_id)
+                self._features.compare_with(reference.select(state.features), start=state.error is None)
+                self._scores.compare_with(scores(reference), start=state.error is None)
+            if state.error is None:
+                for watch in self.watches:
+                    packed = body["watches"][watch.name]
+                    watch.load_state(
+                        {kind: {name: _unpack(array) for name, array in packed[kind].items()} for kind in packed}
+                    )
             self._decision = None if state.told is None else self._make_decision()
         except RegimeError:
             raise
@@ -489,36 +510,21 @@ def _in_words(error: Exception) -> str:
     return re.sub(r"\b0x[0-9a-fA-F]+", "0x", f"{type(error).__name__}: {error}")[:200]
 
 
-def build_detectors(config: EngineConfig) -> dict[str, Detector]:
-    """Return the detectors of `config` by kind. Raises `OperatorError` naming a wrong option."""
-    chosen = PRESETS[config.preset].detectors if config.detectors is None else tuple(config.detectors)
-    built: dict[str, Detector] = {}
-    for detector in chosen:
-        if detector.kind in built:
-            raise OperatorError(f"detector {detector.kind!r} stands twice in the configuration")
-        built[detector.kind] = _build_detector(detector)
-    return built
+def scores(reference: Reference) -> Reference | None:
+    """Return the model's probabilities of the training period as a reference of their own; None if it has none."""
+    kept = {
+        name: column
+        for name, column in (
+            ("probability_long", reference.probability_long),
+            ("probability_short", reference.probability_short),
+        )
+        if column is not None and np.isfinite(column).any()
+    }
+    return Reference(list(kept), np.column_stack(list(kept.values())), ts_ms=reference.ts_ms) if kept else None
 
 
-def _build_detector(chosen: DetectorConfig) -> Detector:
-    made = load("regime.detectors", chosen.kind)
-    try:
-        detector: Detector = made(**chosen.options)
-    except (TypeError, ValueError) as error:
-        raise OperatorError(f"detector {chosen.kind!r}: {error}") from None
-    # Asked of the class: on an instance every property would be evaluated, and a cold detector has nothing to say.
-    lacking = [name for name in vars(Detector) if not name.startswith("_") and not hasattr(made, name)]
-    if lacking:
-        raise OperatorError(f"detector {chosen.kind!r}: {made.__name__} lacks {', '.join(lacking)} of the protocol")
-    return detector
-
-
-def top_features(
-    names: tuple[str, ...], statistics: Floats, count: int = TOP_FEATURES
-) -> tuple[tuple[str, float], ...]:
-    """Return the features that stand out most, largest first, as (name, times its own limit); NaN is left out."""
-    order = np.argsort(-np.where(np.isnan(statistics), -np.inf, statistics), kind="stable")[:count]
-    return tuple((names[i], float(statistics[i])) for i in order if not np.isnan(statistics[i]))
+def _row(values: Iterable[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _pack(array: NDArray[Any]) -> dict[str, Any]:

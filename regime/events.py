@@ -221,7 +221,17 @@ def available_ms(event: AnyEvent) -> int | None:
             return event.ts_ms
 
 
-_RANK = {Reconfigured: 0, Recalibrated: 0, ModelPromoted: 1, Candle: 2, Trade: 3, Equity: 4, Observation: 5, Command: 6, Tick: 7}
+_RANK = {
+    Reconfigured: 0,
+    Recalibrated: 0,
+    ModelPromoted: 1,
+    Candle: 2,
+    Trade: 3,
+    Equity: 4,
+    Observation: 5,
+    Command: 6,
+    Tick: 7,
+}
 
 
 def merge_order(event: AnyEvent) -> tuple[int, int]:
@@ -278,6 +288,6 @@ def concerns(event: AnyEvent, key: StreamKey) -> bool:
 
 __all__ = [
     "SIDES", "AnyEvent", "Candle", "Command", "Equity", "Event", "Label", "Millis", "ModelPromoted",
-    "Observation", "Ohlcv", "OperatorState", "Price", "Probabilities", "Probability", "Recalibrated", "Reconfigured", "Side",
-    "StreamKey", "Taken", "Tick", "Trade", "available_ms", "concerns", "merge_order", "source_key",
+    "Observation", "Ohlcv", "OperatorState", "Price", "Probabilities", "Probability", "Recalibrated", "Reconfigured",
+    "Side", "StreamKey", "Taken", "Tick", "Trade", "available_ms", "concerns", "merge_order", "source_key",
 ]  # fmt: skip

@@ -109,7 +109,7 @@ class KernelBank:
         """Return the share of live features whose last alarm is recent; NaN when no feature is live."""
         if not self._live_count:
             return float("nan")
-        recent = np.count_nonzero(self._arrays["whole"][:, _AGE] <= self._memory)  # a dead feature never alarms
+        recent = int((self._arrays["whole"][:, _AGE] <= self._memory).sum())  # a dead feature never alarms
         return recent / self._live_count
 
     def recency(self) -> Floats:

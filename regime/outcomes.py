@@ -90,6 +90,7 @@ class Drawdown(msgspec.Struct, kw_only=True):
     index: float = 1.0
     peak: float = 1.0
     last_equity: float | None = None
+    last_ms: int | None = None
     source: str = "none"
 
     @property
@@ -107,6 +108,9 @@ class Drawdown(msgspec.Struct, kw_only=True):
     def on_equity(self, equity: Equity) -> None:
         if self.source != "equity":  # The account's own figures replace what was pieced together from trades.
             self.index, self.peak, self.source = 1.0, 1.0, "equity"
+        if self.last_ms is not None and equity.ts_ms < self.last_ms:
+            return  # What came late is between two figures that were compared already.
+        self.last_ms = equity.ts_ms
         before, flow = self.last_equity, equity.net_flow or 0.0
         # An account that stood at or below zero has no rate of return; the index waits for the next pair.
         if before is not None and before > 0:

@@ -34,6 +34,8 @@ PRESETS = {
         detectors=(DetectorConfig(kind="ks"),),
         rules=(
             RuleConfig(kind="drift"),
+            RuleConfig(kind="score_drift"),
+            RuleConfig(kind="signal_rate"),
             RuleConfig(kind="break_even"),
             RuleConfig(kind="drawdown", options={"limit": 0.2, "release": 0.15}),
         ),

@@ -25,76 +25,80 @@ _BONUS_SCALE = (
     (1, -3.7), (3, -2.3), (8, -1.3), (20, -0.1), (50, 0.9), (110, 2.5), (200, 3.7), (320, 4.3), (480, 4.7), (1024, 4.4),
 )  # fmt: skip
 _BONUS_CALMER = -2.0
-# Limit of one feature that rings once in exp(_ARL_LOG) of its values: fitted to simulation, see the docstring.
-_ARL_LOG = np.log([1.0, 10.0])
-_ARL_LIMIT = np.array([1.0, 2.0])
+# Limit at which one feature rings once in so many of its values, simulated (see the docstring).
+_LIMITS = (
+    (30, 4.90), (100, 6.76), (300, 8.40), (1_000, 10.15), (3_000, 11.59), (10_000, 13.08), (30_000, 14.41),
+    (100_000, 15.84), (300_000, 17.11), (1_000_000, 18.47),
+)  # fmt: skip
+_LIMIT_SLOPE = 1.15
+"""For each factor of e beyond the last."""
 _QUESTIONS = ("mean up", "mean down", "scale up", "scale down")
 
 
 class Focus:
     """FOCuS (Romano, Eckley, Fearnhead and Rigaill 2023) for the mean and the scale of every feature, in one detector.
 
-    With `z` a feature's values standardised by the reference, S their running sum, and `N` how many values of it the
-    reference holds, the evidence that the mean changed `w` values ago and stayed so is the log likelihood ratio of the
-    best fitting size of change,
+        With `z` a feature's values standardised by the reference, S their running sum, and `N` how many values of it the
+        reference holds, the evidence that the mean changed `w` values ago and stayed so is the log likelihood ratio of the
+        best fitting size of change,
 
-        (S_t - S_{t-w})^2 / (2 w (1 + w / N)) + bonus(w)
+            (S_t - S_{t-w})^2 / (2 w (1 + w / N)) + bonus(w)
 
-    where `1 + w / N` is there because the mean of the reference is an estimate, too. The same is asked of the scale,
-    with the sum of z^2 - 1 and the likelihood of a gamma law, w/2 (e - ln(1 + e)). The score of a feature is the
-    largest over all `w` up to 1,024, both questions and both directions; only the corners of a convex hull have to be
-    tried, about a dozen a question, and that loses nothing (with the bonus: hardly anything).
+        where `1 + w / N` is there because the mean of the reference is an estimate, too. The same is asked of the scale,
+        with the sum of z^2 - 1 and the likelihood of a gamma law, w/2 (e - ln(1 + e)). The score of a feature is the
+        largest over all `w` up to 1,024, both questions and both directions; only the corners of a convex hull have to be
+        tried, about a dozen a question, and that loses nothing (with the bonus: hardly anything).
 
-        statistic = max over live features of score        threshold = the limit for `arl`
+            statistic = max over live features of score        threshold = the limit for `arl`
 
-    **The bonus** says how the budget for false alarms is spent on changes that are w values old. Without it most of the
-    budget goes to the many short stretches, and a change of 0.25 is found late. This one was chosen for the table below
-    by a random search (450 candidates in 40 rounds, and 40 by hand, all on other seeds than the table): it rises like
-    ln w up to 300, falls after, and is 3 to 4 lower for the scale, which pays for itself. A calmer scale has 2 less.
+        **The bonus** says how the budget for false alarms is spent on changes that are w values old. Without it most of the
+        budget goes to the many short stretches, and a change of 0.25 is found late. This one was chosen for the table below
+        by a random search (450 candidates in 40 rounds, and 40 by hand, all on other seeds than the table): it rises like
+        ln w up to 300, falls after, and is 3 to 4 lower for the scale, which pays for itself. A calmer scale has 2 less.
 
-DELAYTABLE
+    DELAYTABLE
 
-    **The limit** for `arl`, rows between false alarms of the whole family, comes from simulation of independent normal
-    values: ARLFIT
+        **The limit** for `arl`, rows between false alarms of the whole family, comes from simulation of independent normal
+        values: ARLFIT
 
-    **When it misleads.** `arl` holds for INDEPENDENT NORMAL values ONLY. MISLEADS Use `calibrated` on market features.
+        **When it misleads.** `arl` holds for INDEPENDENT NORMAL values ONLY. MISLEADS Use `calibrated` on market features.
 
-    `changes` says when the change of each feature began, most likely, and what it is. A feature that is dead in the
-    reference (constant) is not watched. Missing values are skipped, and all times are counted in a feature's own values.
-    Nothing begins anew after an alarm: the evidence leaves with the stretch of 1,024 values that holds it.
+        `changes` says when the change of each feature began, most likely, and what it is. A feature that is dead in the
+        reference (constant) is not watched. Missing values are skipped, and all times are counted in a feature's own values.
+        Nothing begins anew after an alarm: the evidence leaves with the stretch of 1,024 values that holds it.
 
-    A row of 200 features costs COST.
+        A row of 200 features costs COST.
 
-    Parameters
-    ----------
-    arl
-        Rows between false alarms of the whole family, if all values are independent and normal.
-    robust
-        Standardise by median and median distance, in place of mean and standard deviation. The limit is not widened for
-        it.
+        Parameters
+        ----------
+        arl
+            Rows between false alarms of the whole family, if all values are independent and normal.
+        robust
+            Standardise by median and median distance, in place of mean and standard deviation. The limit is not widened for
+            it.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regime.reference import Reference
-    >>> rng = np.random.default_rng(42)
-    >>> focus = Focus()
-    >>> focus.reset(Reference(["atr", "roc", "rsi"], rng.standard_normal((2000, 3))))
-    >>> stream = rng.standard_normal((1000, 3))
-    >>> stream[500:] += 1.0
-    >>> for i, x in enumerate(stream):
-    ...     focus.update(x)
-    ...     if focus.drift_detected:
-    ...         feature = int(np.nanargmax(focus.feature_statistics))
-    ...         ago, what = focus.changes[feature]
-    ...         print(f"{what} since row {i + 1 - ago}, found at row {i}")
-    ...         break
-    mean up since row 500, found at row 514
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from regime.reference import Reference
+        >>> rng = np.random.default_rng(42)
+        >>> focus = Focus()
+        >>> focus.reset(Reference(["atr", "roc", "rsi"], rng.standard_normal((2000, 3))))
+        >>> stream = rng.standard_normal((1000, 3))
+        >>> stream[500:] += 1.0
+        >>> for i, x in enumerate(stream):
+        ...     focus.update(x)
+        ...     if focus.drift_detected:
+        ...         feature = int(np.nanargmax(focus.feature_statistics))
+        ...         ago, what = focus.changes[feature]
+        ...         print(f"{what} since row {i + 1 - ago}, found at row {i}")
+        ...         break
+        mean up since row 504, found at row 515
 
-    References
-    ----------
-    G. Romano, I. A. Eckley, P. Fearnhead and G. Rigaill. Fast online changepoint detection via functional pruning
-    CUSUM statistics. Journal of Machine Learning Research 24, 81 (2023), 1-36.
+        References
+        ----------
+        G. Romano, I. A. Eckley, P. Fearnhead and G. Rigaill. Fast online changepoint detection via functional pruning
+        CUSUM statistics. Journal of Machine Learning Research 24, 81 (2023), 1-36.
     """
 
     def __init__(self, *, arl: float = 8640.0, robust: bool = False) -> None:
@@ -219,9 +223,9 @@ def _bonus() -> Floats:
 
 def limit_of(arl: float) -> float:
     """Return the limit at which one feature rings once in `arl` values."""
-    slope = (_ARL_LIMIT[-1] - _ARL_LIMIT[-2]) / (_ARL_LOG[-1] - _ARL_LOG[-2])
-    beyond = max(math.log(arl) - float(_ARL_LOG[-1]), 0.0)
-    return float(np.interp(math.log(arl), _ARL_LOG, _ARL_LIMIT) + slope * beyond)
+    last = _LIMITS[-1][0]
+    within = np.interp(math.log(arl), np.log([rows for rows, _ in _LIMITS]), [limit for _, limit in _LIMITS])
+    return float(within) + _LIMIT_SLOPE * max(math.log(arl / last), 0.0)
 
 
 __plugin__ = Focus

@@ -105,8 +105,7 @@ def take(
                     score = 0.5 * rise * rise / (width * doubt) + extra
                 else:
                     excess = sign * rise / width
-                    if excess < -0.999999:
-                        excess = -0.999999
+                    excess = max(excess, -0.999999)
                     # The logarithm only where it can matter: e - ln(1 + e) <= e^2 / 2 above 0, e^2 / (1 + e) below.
                     at_most = 0.5 * excess * excess if excess > 0.0 else excess * excess / (1.0 + excess)
                     if 0.5 * width * at_most / doubt + extra <= best:

@@ -14,6 +14,7 @@ import msgspec
 from regime.config import ModelConfig
 from regime.decision import TradingState
 from regime.outcomes import Outcome
+from regime.signals import SignalView
 
 
 class Evidence(NamedTuple):
@@ -25,6 +26,13 @@ class Evidence(NamedTuple):
     warm: bool
     drift: bool
     top: tuple[tuple[str, float], ...]
+    channel: str = "features"
+    """Which columns were watched: the `features`, or the `scores` (the model's own probabilities)."""
+
+    @property
+    def name(self) -> str:
+        """Name for metrics and people: `ks`, or `scores.ks`."""
+        return self.kind if self.channel == "features" else f"{self.channel}.{self.kind}"
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +90,8 @@ class View(NamedTuple):
     standing: Vote | None
     standing_since_ms: int | None
     lifted_ms: int | None
+    signals: SignalView | None = None
+    """How often the model gave a signal lately, once there is a law and enough of it was seen."""
 
     def after_ms(self, candles: int) -> int:
         """Return the moment that many candles after the standing vote was given."""

@@ -49,7 +49,7 @@ class Drift:
         self._entry_step, self._entry_max, self._release, self._pause = entry_step, entry_max, release, pause
 
     def judge(self, view: View) -> Vote | None:
-        heard = [e for e in view.evidence if e.kind in self._kinds and e.warm]
+        heard = [e for e in view.evidence if e.channel == "features" and e.kind in self._kinds and e.warm]
         if view.standing is not None:
             # The sentence stays as it was when the drift was found; the current figures are in the explanation.
             return view.standing if any(e.statistic > e.limit * self._release for e in heard) else None

@@ -18,10 +18,12 @@ import uvicorn
 
 from regime.config import EngineConfig
 from regime.decision import Decision
-from regime.engine import top_features
+from regime.engine import Engine
 from regime.errors import CorruptionError, OperatorError, Unavailable
 from regime.events import Command, StreamKey
 from regime.outcomes import break_even_win_rate, payoff_ratio, wilson_interval, win_rate, wins
+from regime.rules import Evidence
+from regime.watch import Watch, top_features
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http.api import create_app
@@ -151,16 +153,10 @@ class Service:
         return create_app(ports, lambda raw, content_type: reference_from_bytes(raw, content_type)[0])
 
 
-def explain(engine: Any) -> dict[str, Any]:
+def explain(engine: Engine) -> dict[str, Any]:
     """Return what stands behind an engine's current answer, JSON-able."""
     state, decision = engine.state, engine.decision
-    evidence = []
-    for found in engine.evidence():
-        row: dict[str, Any] = {"detector": found.kind, "warm": found.warm, "drift": found.drift}
-        row["statistic"], row["limit"] = _finite(found.statistic), _finite(found.limit)
-        top = top_features(engine.watched, engine.detectors[found.kind].feature_statistics) if found.warm else ()
-        row["features"] = [{"name": name, "times_limit": _finite(value)} for name, value in top]
-        evidence.append(row)
+    evidence = [_detector(watch, found) for watch in engine.watches for found in watch.evidence()]
     sides = {}
     for side in ("long", "short"):
         outcomes = state.outcomes.get(side, [])
@@ -194,6 +190,15 @@ def explain(engine: Any) -> dict[str, Any]:
         "drawdown": {"ratio": state.drawdown.ratio, "source": state.drawdown.source},
         "detectors": evidence, "change": None, "sides": sides,
         "overrides": [msgspec.to_builtins(o) for o in state.overrides],
+    }  # fmt: skip
+
+
+def _detector(watch: Watch, found: Evidence) -> dict[str, Any]:
+    top = top_features(watch.columns, watch.detectors[found.kind].feature_statistics) if found.warm else ()
+    return {
+        "detector": found.name, "warm": found.warm, "drift": found.drift,
+        "statistic": _finite(found.statistic), "limit": _finite(found.limit),
+        "features": [{"name": name, "times_limit": _finite(value)} for name, value in top],
     }  # fmt: skip
 
 

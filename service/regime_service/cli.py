@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a simulated bot and market through a regime break, against a real service")
     demo.add_argument("--once", action="store_true", help="exit after the summary instead of leaving the service up")
     demo.add_argument("--port", type=int, default=8080, help="port of the service (default 8080; taken: a free one)")
-    demo.add_argument("--seed", type=int, default=7, help="seed of the simulated market (default 7)")
+    demo.add_argument("--seed", type=int, default=13, help="seed of the simulated market (default 13, a typical one)")
     demo.add_argument("--store", metavar="FILE", help="keep the demo's store here (default: a temporary folder)")
     demo.set_defaults(run=_demo)
 

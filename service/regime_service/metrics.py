@@ -230,8 +230,8 @@ def _drift(shown: Mapping[StreamKey, Decision], evidence: Mapping[StreamKey, Seq
     for key in shown:
         for found in evidence.get(key, ())[:DETECTORS_MAX]:
             if found.warm and not math.isnan(found.statistic) and not math.isnan(found.limit):
-                statistic.add_metric((*key, found.kind), found.statistic)
-                limit.add_metric((*key, found.kind), found.limit)
+                statistic.add_metric((*key, found.name), found.statistic)
+                limit.add_metric((*key, found.name), found.limit)
     yield from (statistic, limit)
 
 

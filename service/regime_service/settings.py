@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from regime.config import EngineConfig, Section, from_mapping, nearest
-from regime.engine import build_detectors
 from regime.errors import OperatorError
 from regime.policy import build_rules
+from regime.watch import build_detectors
 from regime_service.logs import LogMapping, TradeMapping
 
 ENV_PREFIX = "REGIME_"

@@ -41,7 +41,7 @@ COLUMNS_MAX = 400
 ADWIN_OPTIONS: list[dict[str, Any]] = [
     {},
     {"clock": 1, "delta": 0.05},
-    {"max_buckets": 1, "min_window_length": 1, "grace_period": 1, "clock": 3},
+    {"max_buckets": 3, "min_window_length": 1, "grace_period": 1, "clock": 3},  # 1 bucket makes river itself panic
     {"max_buckets": 2, "clock": 7, "delta": 0.3, "min_window_length": 12},
 ]
 PAGE_HINKLEY_OPTIONS: list[dict[str, Any]] = [
@@ -115,7 +115,9 @@ def our_alarms(make: Callable[[], Detector], reference: Reference, stream: Float
             assert state is not None
             detector = make()
             detector.reset(reference)
-            detector.load_state({name: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for name, a in state.items()})
+            detector.load_state(
+                {name: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for name, a in state.items()}
+            )
         detector.update(x)
         recency = detector.feature_statistics
         new = (recency == detector.memory + 1) & np.isfinite(x)  # type: ignore[attr-defined]
@@ -137,7 +139,9 @@ def ours_and_rivers(name: str, options: dict[str, Any], *, wrong: bool = False) 
     return lambda: PageHinkley(**mine), lambda: drift.PageHinkley(**options)
 
 
-def compare(count: int, seed: int, *, wrong: bool = False, rows: int = STREAM_ROWS) -> Iterator[tuple[str, int, int, Alarms]]:
+def compare(
+    count: int, seed: int, *, wrong: bool = False, rows: int = STREAM_ROWS
+) -> Iterator[tuple[str, int, int, Alarms]]:
     """For each detector and each lot of streams: name, streams, alarms, and the alarms that one has and not the other."""
     for name, all_options in (("ADWIN", ADWIN_OPTIONS), ("Page-Hinkley", PAGE_HINKLEY_OPTIONS)):
         left, lot = count, 0
@@ -291,7 +295,10 @@ def start() -> None:
         for module, name in (
             ("ks", "Ks"), ("adwin", "Adwin"), ("page_hinkley", "PageHinkley"), ("cusum", "CusumBank"), ("focus", "Focus"),
         ):  # fmt: skip
-            for said, folder in (("nothing compiled yet", f"{empty}/{module}"), ("compiled before", f"{empty}/{module}")):
+            for said, folder in (
+                ("nothing compiled yet", f"{empty}/{module}"),
+                ("compiled before", f"{empty}/{module}"),
+            ):
                 code = START.format(module=module, name=name)
                 done = subprocess.run(
                     [sys.executable, "-c", code], check=True, capture_output=True, text=True,

@@ -130,6 +130,7 @@ def test_a_key_that_must_be_given_is_named() -> None:
 OTHER: dict[str, Any] = {
     "preset": "seed-rules", "mode": "shadow", "clock": "event", "stale_after": 4, "warmup_observations": 51,
     "require_observations": False, "auto_register": False, "extra_features": "ignore", "cooldown_candles": 13,
+    "false_alarm_days": 7.0, "streams_expected": 3,
     "probation_candles": 49, "probation_size": 0.4, "detectors": [], "rules": [], "models": {"m": ModelConfig()},
 }  # fmt: skip
 OTHER_MODEL: dict[str, Any] = {

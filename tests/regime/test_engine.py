@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from regime.config import DetectorConfig, EngineConfig, ModelConfig, RuleConfig
 from regime.decision import Decision, SideDecision, TradingState
-from regime.engine import CANDLES_MAX, OUTCOMES_MAX, Engine, Step, build_detectors, top_features
+from regime.engine import CANDLES_MAX, OUTCOMES_MAX, Engine, Step
 from regime.errors import CorruptionError, OperatorError
 from regime.events import (
     AnyEvent,
@@ -36,6 +36,7 @@ from regime.events import (
 )
 from regime.reference import Reference
 from regime.rules import View, Vote
+from regime.watch import build_detectors, top_features
 
 A, R, H = TradingState.ACTIVE, TradingState.REDUCING, TradingState.HALTED
 M, S, TF = "m", "BTC/USDT:USDT", "5m"
@@ -826,13 +827,13 @@ def changed(raw: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
         lambda body: body["state"].update(clock_ms="x"),
         lambda body: body["state"].update(features=["nonsense"]),
         lambda body: body["state"].update(reference_id="nonsense"),
-        lambda body: body.update(detectors={}),
-        lambda body: body.update(detectors=[]),
-        lambda body: body["detectors"].update({f"{__name__}.Level": []}),
-        lambda body: body["detectors"].update(
+        lambda body: body.update(watches={}),
+        lambda body: body.update(watches=[]),
+        lambda body: body["watches"]["features"].update({f"{__name__}.Level": []}),
+        lambda body: body["watches"]["features"].update(
             {f"{__name__}.Level": {"last": {"dtype": "|O", "shape": [1], "data": b""}}}
         ),
-        lambda body: body["detectors"].update(
+        lambda body: body["watches"]["features"].update(
             {f"{__name__}.Level": {"last": {"dtype": "<f8", "shape": [2**62, 4], "data": b""}}}
         ),
         lambda body: body.update(rows={"dtype": "<f8", "shape": [1, 1], "data": b"\0" * 8}),

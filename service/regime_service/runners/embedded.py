@@ -28,7 +28,18 @@ from regime.config import EngineConfig, config_digest
 from regime.decision import Decision, TradingState
 from regime.engine import Engine, Step
 from regime.errors import CallerError, CorruptionError, FieldError, RegimeError, Unavailable
-from regime.events import SIDES, AnyEvent, Command, Observation, Recalibrated, Reconfigured, StreamKey, Tick, Trade, source_key
+from regime.events import (
+    SIDES,
+    AnyEvent,
+    Command,
+    Observation,
+    Recalibrated,
+    Reconfigured,
+    StreamKey,
+    Tick,
+    Trade,
+    source_key,
+)
 from regime.fleet import Fleet, StreamStep
 from regime.reference import Reference
 from regime_service.board import Board, StreamView

@@ -92,13 +92,43 @@ def test_a_dead_feature_has_no_say() -> None:
     assert np.isnan(detector.feature_statistics[4])
 
 
+def test_a_window_grows_beyond_the_levels_it_began_with_and_a_state_keeps_them() -> None:
+    rng = np.random.default_rng(9)
+    reference = Reference(["a", "b"], rng.standard_normal((500, 2)))
+    detector = Adwin()
+    detector.reset(reference)
+    levels = detector.state()["held"].shape[1]
+    stream = rng.standard_normal((3000, 2))
+    stream[:, 1] = np.nan
+    for x in stream:
+        detector.update(x)
+    state = detector.state()
+    assert state["held"].shape[1] > levels
+    sizes = 2 ** np.arange(state["held"].shape[1])
+    np.testing.assert_array_equal(state["held"] @ sizes, [3000, 0])
+    again = Adwin()
+    again.reset(reference)
+    again.load_state(state)
+    assert again.fingerprint() == detector.fingerprint()
+
+
 def test_share_limit_is_the_threshold() -> None:
     assert Adwin(share_limit=0.25).threshold == 0.25
 
 
-def test_the_module_can_be_imported_without_river() -> None:
-    code = "import sys; sys.modules['river'] = None; import regime.detectors.adwin as m; m.Adwin.examples()"
+def test_the_module_can_be_imported_without_river_or_numba() -> None:
+    code = "import sys; sys.modules['river'] = sys.modules['numba'] = None"
+    code += "; from regime.detectors.adwin import Adwin as D; D.examples()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_state_of_another_set_up_is_refused() -> None:
+    reference, _ = world(3)
+    one, other = Adwin(), Adwin()
+    one.reset(reference)
+    other.reset(reference.select(["a", "b"]))
+    with pytest.raises(ValueError, match="another set-up"):
+        other.load_state(one.state())
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,19 @@ def test_share_limit_is_the_threshold() -> None:
     assert PageHinkley(share_limit=0.25).threshold == 0.25
 
 
-def test_the_module_can_be_imported_without_river() -> None:
-    code = "import sys; sys.modules['river'] = None; from regime.detectors.page_hinkley import PageHinkley as P"
-    subprocess.run([sys.executable, "-c", f"{code}; P.examples()"], check=True)
+def test_the_module_can_be_imported_without_river_or_numba() -> None:
+    code = "import sys; sys.modules['river'] = sys.modules['numba'] = None"
+    code += "; from regime.detectors.page_hinkley import PageHinkley as D; D.examples()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_state_of_another_set_up_is_refused() -> None:
+    reference, _ = world(3)
+    one, other = PageHinkley(), PageHinkley()
+    one.reset(reference)
+    other.reset(reference.select(["a", "b"]))
+    with pytest.raises(ValueError, match="another set-up"):
+        other.load_state(one.state())
 
 
 @pytest.mark.parametrize(

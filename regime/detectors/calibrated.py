@@ -1,0 +1,308 @@
+"""A family of CUSUMs and running means under one limit, whose false-alarm run length was calibrated on the reference."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regime.calibration import CHANNEL_KINDS, CHANNEL_NAMES, Calibration, calibrate, season_basis
+from regime.reference import Reference
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovedFeature:
+    """One feature that stands out, with the near-duplicates that say the same (`like`, shown once)."""
+
+    name: str
+    channel: str
+    statistic: float
+    start_row: int
+    like: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What is behind the statistic now.
+
+    `kind` is "location", "scale" or "many" (a change in many features at once that no one of them shows). Rows are
+    counted back from the last one: `started_rows_ago` is the estimate, between `..._low` and `..._high`. `severity` is
+    the statistic over its limit.
+    """
+
+    statistic: float
+    limit_alarm: float
+    limit_warning: float
+    limit_recovery: float
+    severity: float
+    kind: str
+    channel: str
+    features: tuple[MovedFeature, ...]
+    started_rows_ago: int
+    started_rows_ago_low: int
+    started_rows_ago_high: int
+
+
+class Calibrated:
+    """Whitened CUSUMs and running means of every feature, and sums over all, on one scale and under one limit.
+
+    What is computed, and how the limits are found, stands in `regime.calibration`. The statistic is
+
+        max over channels and features of (value - usual daily largest) / scale
+
+    so 0 is about what an ordinary day brings. A missing value leaves its feature as it was; a feature that was away
+    for more than 288 rows no longer counts, and begins from anew when it is back.
+
+    **Run length.** By default 8,640 rows are asked: 30 days of five minutes. What was measured stands in
+    `tests/bench/bench_detection.py`, and `calibration.report` says how sure this one is.
+
+    **When it misleads.** Features cannot foresee a loss of edge. A change that was already in the reference is usual.
+    Slow changes are learned by nothing here (the reference is frozen), but one smaller than the reference's own
+    wandering is not seen. Where a season was found, a row without time is taken to follow the one before.
+
+    Parameters
+    ----------
+    rows_per_false_alarm
+        Wanted mean number of rows between false alarms.
+    rows_per_day
+        Used where the reference has no times.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regime.reference import Reference
+    >>> rng = np.random.default_rng(42)
+    >>> detector = Calibrated(rows_per_false_alarm=2000)
+    >>> detector.reset(Reference(["atr", "roc", "rsi"], rng.standard_normal((5000, 3))))
+    >>> stream = rng.standard_normal((1000, 3))
+    >>> stream[600:, 1] += 1.0
+    >>> for i, x in enumerate(stream):
+    ...     detector.update(x)
+    ...     if detector.drift_detected:
+    ...         print(i, detector.explain().features[0].name, detector.explain().kind)
+    ...         break
+
+    References
+    ----------
+    E. S. Page. Continuous inspection schemes. Biometrika 41 (1954), 100-115.
+    G. Romano, I. Eckley, P. Fearnhead, G. Rigaill. Fast online changepoint detection via functional pruning CUSUM
+    statistics. JMLR 24 (2023).
+    Y. Xie, D. Siegmund. Sequential multi-sensor change-point detection. Annals of Statistics 41 (2013), 670-692.
+    """
+
+    def __init__(self, *, rows_per_false_alarm: float = 8640.0, rows_per_day: int = 288) -> None:
+        number = isinstance(rows_per_false_alarm, int | float) and not isinstance(rows_per_false_alarm, bool)
+        if not (number and math.isfinite(rows_per_false_alarm) and rows_per_false_alarm >= 1):
+            raise ValueError(f"rows_per_false_alarm is a number of rows, at least 1: {rows_per_false_alarm!r}")
+        if not isinstance(rows_per_day, int) or isinstance(rows_per_day, bool) or rows_per_day < 1:
+            raise ValueError(f"rows_per_day is a whole number from 1: {rows_per_day!r}")
+        self.rows_per_false_alarm = float(rows_per_false_alarm)
+        self.rows_per_day = rows_per_day
+
+    def reset(self, reference: Reference) -> None:
+        """Calibrate on `reference` (seconds for 90 days of 200 features) and start from nothing."""
+        found = calibrate(
+            reference, rows_per_false_alarm=self.rows_per_false_alarm, rows_per_day=self.rows_per_day
+        )
+        self.reset_calibrated(reference, found)
+
+    def reset_calibrated(self, reference: Reference, calibration: Calibration) -> None:
+        """Start from nothing with a calibration made before. Raises `ValueError` for one of another reference."""
+        if calibration.reference_id != reference.reference_id:
+            raise ValueError("the calibration was made on another reference: calibrate again")
+        from regime import calibration_kernels
+
+        self._kernels = k = calibration_kernels
+        self.calibration = calibration
+        features = len(calibration.names)
+        self._state: Floats
+        self._clock: Floats
+        self._state, self._clock = k.fresh_state(features)
+        self._next_ms = calibration.last_ts_ms + calibration.step_ms
+        self._alarm = False
+        self._level = 0
+        self._basis = np.zeros((1, 0))
+        self._z, self._present = np.empty((1, features)), np.empty((1, features))
+        self._family = np.full((1, k.CHANNELS + 2 * k.DENSE), -np.inf)
+        self._feature = np.full((k.CHANNELS, features), np.nan)
+        self._ones, self._nothing2, self._nothing3 = np.ones(1), np.zeros((0, 0)), np.zeros((0, 0, 0))
+        self._live = calibration.table[k.T_LIVE] > 0
+        self._statistic = math.nan
+        self._warm = False
+
+    def update(self, x: Floats, ts_ms: int | None = None) -> None:
+        """Take one row; `ts_ms` places it in the day where a season was found. Infinities count as missing."""
+        k, found = self._kernels, self.calibration
+        at = self._next_ms if ts_ms is None else ts_ms
+        if found.season:
+            self._basis = season_basis(np.array([at]))
+        k.scores(x.reshape(1, -1), self._basis, found.table, self._z, self._present)
+        if not self._present.any():
+            return
+        self._next_ms = at + found.step_ms
+        k.walk(
+            self._z, self._present, self._ones, found.table, found.numbers, self._state, self._clock, self._family,
+            self._feature, self._nothing2, self._nothing3, 1,
+        )  # fmt: skip
+        self._judge()
+
+    @property
+    def warm(self) -> bool:
+        """Whether half of the live features have been seen 288 times (and a limit exists)."""
+        return self._warm
+
+    @property
+    def statistic(self) -> float:
+        """The family statistic; NaN while cold."""
+        return self._statistic
+
+    @property
+    def threshold(self) -> float:
+        """The alarm limit; `inf` when no limit could be justified from the reference."""
+        return self.calibration.limit_alarm
+
+    @property
+    def drift_detected(self) -> bool:
+        """Whether the statistic is over the alarm limit now."""
+        return self._statistic > self.calibration.limit_alarm
+
+    @property
+    def level(self) -> str:
+        """"calm", "warning" or "alarm". A level is left when the statistic falls under the recovery limit."""
+        return ("calm", "warning", "alarm")[self._level]
+
+    @property
+    def feature_statistics(self) -> Floats:
+        """`float64[features]`: the largest statistic of a feature over the alarm limit; NaN where it is not ready."""
+        if not self._warm:
+            return np.full(len(self._live), np.nan)
+        ready = self._live & (self._state[self._kernels.S_COUNT] > self.calibration.numbers[self._kernels.N_WARM])
+        return np.where(ready, self._bent().max(axis=0) / self.calibration.limit_alarm, np.nan)
+
+    def explain(self, most: int = 10) -> Explanation | None:
+        """Return what is behind the statistic now; None while cold."""
+        if not self._warm:
+            return None
+        k, found = self._kernels, self.calibration
+        family = self._family[0]
+        channel = int(np.argmax(family))
+        ready = self._live & (self._state[k.S_COUNT] > found.numbers[k.N_WARM])
+        ready &= self._state[k.S_GAP] <= found.numbers[k.N_GAP]
+        values = np.where(ready, self._bent(), -np.inf)
+        best = values.argmax(axis=0)
+        if channel < k.CHANNELS:
+            strength = values.max(axis=0)
+        else:  # who carries the sum: largest squared running means
+            mean = self._state[k.S_DENSE + (channel - k.CHANNELS) // 2]
+            strength = np.where(ready, mean**2, -np.inf)
+        starts = self._starts()
+        leaders: dict[int, list[int]] = {}
+        for f in np.argsort(-strength, kind="stable"):
+            if math.isfinite(strength[f]):
+                leaders.setdefault(found.groups[f], []).append(int(f))
+        moved: list[MovedFeature] = []
+        for members in list(leaders.values())[:most]:
+            f = members[0]
+            moved.append(MovedFeature(
+                name=found.names[f], channel=CHANNEL_NAMES[best[f]], statistic=float(values[best[f], f]),
+                start_row=int(starts[best[f], f]), like=tuple(found.names[g] for g in members[1:]),
+            ))  # fmt: skip
+        now = float(self._clock[0])
+        ago, low, high = self._started(channel, strength, starts, now)
+        return Explanation(
+            statistic=self._statistic, limit_alarm=found.limit_alarm, limit_warning=found.limit_warning,
+            limit_recovery=found.limit_recovery, severity=self._statistic / found.limit_alarm,
+            kind=CHANNEL_KINDS[channel], channel=CHANNEL_NAMES[channel], features=tuple(moved),
+            started_rows_ago=ago, started_rows_ago_low=low, started_rows_ago_high=high,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, NDArray[Any]] | None:
+        """Everything that `update` changes: continues bit for bit after `reset` with the same reference."""
+        return {
+            "state": self._state.copy(), "clock": self._clock.copy(), "family": self._family.copy(),
+            "feature": self._feature.copy(), "next_ms": np.array([self._next_ms]), "level": np.array([self._level]),
+        }  # fmt: skip
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Continue from `state`."""
+        for name, mine in (
+            ("state", self._state), ("clock", self._clock), ("family", self._family), ("feature", self._feature),
+        ):  # fmt: skip
+            if state[name].shape != mine.shape:
+                raise ValueError(f"state {name} has shape {state[name].shape}, expected {mine.shape}: another set-up")
+            mine[...] = state[name]
+        self._next_ms = int(state["next_ms"][0])
+        self._judge()
+        self._level = int(state["level"][0])
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 over the bytes of `state`."""
+        found = hashlib.sha256(self._state.tobytes())
+        found.update(self._clock.tobytes() + self._next_ms.to_bytes(16, "little", signed=True) + bytes([self._level]))
+        return found.digest()
+
+    @classmethod
+    def examples(cls) -> list[Calibrated]:
+        """Instances the contract suite is run over."""
+        return [cls(), cls(rows_per_false_alarm=4000)]
+
+    def _judge(self) -> None:
+        k, found = self._kernels, self.calibration
+        seen = self._live & (self._state[k.S_COUNT] > found.numbers[k.N_WARM])
+        self._warm = self._warm or bool(2 * seen.sum() >= self._live.sum() > 0)
+        if not self._warm:
+            return
+        self._statistic = max(float(self._family.max()), -20.0)
+        if self._statistic > found.limit_alarm:
+            self._level = 2
+        elif self._statistic < found.limit_recovery:
+            self._level = 0
+        elif self._statistic > found.limit_warning:
+            self._level = max(self._level, 1)
+
+    def _bent(self) -> Floats:
+        """Return the statistics of the features on the scale of the family's limit."""
+        k = self._kernels
+        shape = self.calibration.numbers[k.N_SHAPE : k.N_SHAPE + k.CHANNELS, None]
+        over = np.maximum(self._feature, 0.0)
+        found: Floats = np.where(over > 0, np.log1p(shape * over) / np.maximum(shape, 1e-12), self._feature)
+        return found
+
+    def _starts(self) -> Floats:
+        """Return `float64[channels, features]`: the row at which the evidence of each began to grow."""
+        k, s = self._kernels, self._state
+        starts = np.zeros((k.CHANNELS, s.shape[1]))
+        for c in range(k.DRIFTS):
+            up = s[k.S_DRIFT + 2 * c] >= s[k.S_DRIFT + 2 * c + 1]
+            starts[c] = np.where(up, s[k.S_DRIFT_START + 2 * c], s[k.S_DRIFT_START + 2 * c + 1])
+        starts[k.DRIFTS : k.DRIFTS + k.LEVELS] = s[k.S_LEVEL_START : k.S_LEVEL_START + k.LEVELS]
+        starts[k.DRIFTS + k.LEVELS :] = s[k.S_SCALE_START : k.S_SCALE_START + k.SCALES]
+        return starts
+
+    def _started(self, channel: int, strength: Floats, starts: Floats, now: float) -> tuple[int, int, int]:
+        """Rows since the change: the start of the leading evidence, and the range over all evidence nearly as strong.
+
+        The last zero of a CUSUM is the likeliest change point for the change it was designed for; the other channels
+        and the other features give the interval.
+        """
+        k = self._kernels
+        values = np.where(np.isfinite(strength), self._bent(), -np.inf)
+        if channel < k.CHANNELS:
+            f = int(np.argmax(values[channel]))
+            at = float(starts[channel, f])
+            near = values > values[channel, f] - 3.0
+        else:
+            f = int(np.argmax(strength))
+            at = float(starts[int(np.argmax(values[:, f])), f])
+            near = values == values[:, f].max()
+        others = starts[near] if near.any() else np.array([at])
+        return int(now - at), max(int(now - max(others.max(), at)), 0), int(now - min(others.min(), at))
+
+
+__plugin__ = Calibrated
