@@ -39,8 +39,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -400,7 +401,7 @@ def _numbers() -> Floats:
     numbers[k.N_LEVEL : k.N_SCALE] = 2 / (np.array(_LEVELS) + 1.0)
     numbers[k.N_SCALE : k.N_DENSE] = _SCALES
     numbers[k.N_DENSE : k.N_DENSE_LOC] = 2 / (np.array(_DENSE) + 1.0)
-    numbers[k.N_DENSE_INVERSE :] = 1.0
+    numbers[k.N_DENSE_INVERSE : k.N_SHAPE] = 1.0
     return numbers
 
 
@@ -715,7 +716,8 @@ def _report(
     days = rows / per_day
     periods = rows / wanted
     claim = "counted" if periods >= PERIODS_WANTED else "extrapolated" if periods >= 1 else "none"
-    effective, wandering = 0.0, ()
+    effective = 0.0
+    wandering: tuple[str, ...] = ()
     if live.any() and len(z):
         power = np.linalg.eigvalsh(_correlation(z[:, live], present[:, live]))
         effective = float(power.sum() ** 2 / (power**2).sum())
@@ -723,9 +725,7 @@ def _report(
         means = np.array([(z[t] * present[t]).sum(axis=0) / np.maximum(present[t].sum(axis=0), 1) for t in tenths])
         wandering = tuple(names[f] for f in np.flatnonzero(live & (means.std(axis=0) > 0.5)))
     duplicates = tuple(
-        tuple(names[f] for f in range(len(names)) if groups[f] == g)
-        for g in sorted(set(groups))
-        if groups.count(g) > 1
+        tuple(names[f] for f in range(len(names)) if groups[f] == g) for g in sorted(set(groups)) if groups.count(g) > 1
     )
     dead = tuple(names[f] for f in np.flatnonzero(~live))
     seasonal = tuple(names[f] for f in np.flatnonzero(season.chosen)) if season is not None else ()
@@ -765,9 +765,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _without_limits(
-    reference: Reference, sample: _Sample, wanted: float, step_ms: int, last_ms: int
-) -> Calibration:
+def _without_limits(reference: Reference, sample: _Sample, wanted: float, step_ms: int, last_ms: int) -> Calibration:
     """The calibration of a reference that can carry no limit: the detector stays cold."""
     from regime import calibration_kernels as k
 

@@ -79,7 +79,7 @@ MOMENTS = 2 * (1 + LEVELS) + 2
 Z_MAX = 5.0
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")
 def scores(x: Floats, basis: Floats, table: Floats, out: Floats, present: Floats) -> None:
     """Normal scores of `x` (rows x features) without season into `out`; 1 where there is a value into `present`."""
     rows, features = x.shape
@@ -111,7 +111,7 @@ def scores(x: Floats, basis: Floats, table: Floats, out: Floats, present: Floats
             out[t, f] = total[f] if here[f] > 0.0 else 0.0
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")
 def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Floats) -> None:
     """Add the products of the regressors (lags, running means) and of the value into `out[i, j, features]`,
     j >= i; the number of rows counted into `out[-1, 0]`."""
@@ -147,7 +147,7 @@ def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Float
             count[f] += present[t, f]
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")
 def walk(
     z: Floats,
     present: Floats,
@@ -338,7 +338,7 @@ def walk(
         clock[0] = now + 1.0
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")
 def _channel(
     channel: int,
     t: int,
@@ -380,7 +380,7 @@ def _channel(
 
 
 def fresh_state(features: int) -> tuple[Any, Any]:
-    """State of a detector that has seen nothing, and its clock."""
+    """Return the state of a detector that has seen nothing, and its clock."""
     state = np.zeros((STATES, features))
     state[S_VARIANCE] = 1.0
     return state, np.zeros(1)

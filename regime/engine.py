@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from regime.calibration import Calibration
 from regime.config import EngineConfig, config_digest, exit_kind, ignored
 from regime.decision import Decision, Sides, decision_bytes
 from regime.detectors import Detector
@@ -49,7 +50,7 @@ from regime.reference import Reference
 from regime.rules import DataView, Evidence, View
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
-from regime.watch import Arrays, Watch
+from regime.watch import Arrays, Watch, calibrate_all
 
 Floats = NDArray[np.float64]
 
@@ -95,6 +96,8 @@ class StreamState(msgspec.Struct, kw_only=True):
     reference_id: str | None = None
     reference_version: str | None = None
     reference_rows: int = 0
+    calibrations: dict[str, str] = {}
+    revision: int = 0
     trained_until_ms: int | None = None
     self_reference: bool = False
     model_version: str | None = None
@@ -123,18 +126,27 @@ class Engine:
         What the user may turn; frozen.
     references
         Returns the sample of a `reference_id`; asked when a `Recalibrated` event comes in or a snapshot is restored.
+    calibrations
+        The same for the limits that such an event names. Without them limits are found when the event is stepped,
+        which takes seconds.
     """
 
-    def __init__(self, key: StreamKey, config: EngineConfig, references: Callable[[str], Reference]) -> None:
+    def __init__(
+        self,
+        key: StreamKey,
+        config: EngineConfig,
+        references: Callable[[str], Reference],
+        calibrations: Callable[[str], Calibration] | None = None,
+    ) -> None:
         self.key = key
         self._config = config
         self._model = config.model(key.model)
         self._references = references
+        self._calibrations = calibrations
         self._timeframe_ms = timeframe_ms(key.timeframe)
         self._policy = Policy(config, self._model)
         self._policy_id = config_digest(config)[:16]
-        self._features = Watch("features", config)
-        self._scores = Watch("scores", config)
+        self._features, self._scores = watches(config, self._timeframe_ms)
         self._rows: list[Floats] = []
         self._state = StreamState()
         self._decision: Decision | None = None
@@ -235,16 +247,16 @@ class Engine:
             state.nullable.update(absent)
         state.non_finite = tuple(name for name in absent if name not in state.nullable)
         if state.error is None:  # Else nothing is measured: a new reference starts the detectors anew.
-            self._measure(features, event.probabilities)
+            self._measure(features, event.probabilities, event.ts_ms)
 
-    def _measure(self, features: Mapping[str, float | None], claims: Probabilities | None) -> None:
+    def _measure(self, features: Mapping[str, float | None], claims: Probabilities | None, ts_ms: int) -> None:
         state = self._state
         row = _row(features.get(name) for name in state.features)
         if self._features.reference is not None:
-            self._features.update(row)
+            self._features.update(row, ts_ms)
             claimed = claims or Probabilities()
             said = {"probability_long": claimed.long, "probability_short": claimed.short}
-            self._scores.update(_row(said[name] for name in self._scores.columns))
+            self._scores.update(_row(said[name] for name in self._scores.columns), ts_ms)
         elif row.size:
             self._rows.append(row)
             if len(self._rows) >= SELF_REFERENCE_ROWS:
@@ -313,9 +325,32 @@ class Engine:
             state.extra = tuple(sorted(live - set(kept)))
             state.non_finite = tuple(name for name in state.non_finite if name in live and name not in state.nullable)
         self._rows = []
-        self._features.compare_with(reference.select(kept))
-        self._scores.compare_with(scores(reference))
+        state.calibrations, state.revision = event.calibrations, event.revision
+        self._compare_with(reference, start=True)
         state.signals_seen, state.signal_laws = {}, self._signal_laws(reference)
+
+    def _compare_with(self, reference: Reference, *, start: bool) -> None:
+        compared = (reference.select(self._state.features), scores(reference))
+        for watch, sample in zip(self.watches, compared, strict=True):
+            found = {}
+            if self._calibrations is not None:
+                found = {
+                    name.removeprefix(f"{watch.name}."): self._calibrations(known)
+                    for name, known in self._state.calibrations.items()
+                    if name.startswith(f"{watch.name}.")
+                }
+            watch.compare_with(sample, found, start=start)
+
+    def outdated_limits(self) -> Recalibrated | None:
+        """Return the event that would find the limits anew for the budget of today; None if they were found for it."""
+        state = self._state
+        if state.reference_id is None or state.error is not None or all(w.within_budget() for w in self.watches):
+            return None
+        return Recalibrated(
+            model=self.key.model, symbol=self.key.symbol, timeframe=self.key.timeframe,
+            version=state.reference_version or "", reference_id=state.reference_id,
+            trained_until_ms=state.trained_until_ms, revision=state.revision + 1,
+        )  # fmt: skip
 
     def _signal_laws(self, reference: Reference) -> dict[str, SignalLaw]:
         each = self._config.rows_per_false_alarm(self._timeframe_ms, SIGNAL_SHARE / 2)
@@ -489,9 +524,7 @@ class Engine:
             if body["self_reference"] is not None:
                 self._features.compare_with(Reference.from_bytes(body["self_reference"]), start=state.error is None)
             elif state.reference_id is not None:
-                reference = self._references(state.reference_id)
-                self._features.compare_with(reference.select(state.features), start=state.error is None)
-                self._scores.compare_with(scores(reference), start=state.error is None)
+                self._compare_with(self._references(state.reference_id), start=state.error is None)
             if state.error is None:
                 for watch in self.watches:
                     packed = body["watches"][watch.name]
@@ -508,6 +541,30 @@ class Engine:
 def _in_words(error: Exception) -> str:
     # Without addresses: a replay must find the same words.
     return re.sub(r"\b0x[0-9a-fA-F]+", "0x", f"{type(error).__name__}: {error}")[:200]
+
+
+def watches(config: EngineConfig, timeframe_ms: int) -> tuple[Watch, Watch]:
+    """Return what watches a stream: its features, and its model's probabilities."""
+    return Watch("features", config, timeframe_ms, FEATURE_SHARE), Watch("scores", config, timeframe_ms, SCORE_SHARE)
+
+
+def find_limits(
+    event: Recalibrated,
+    reference: Reference,
+    config: EngineConfig,
+    progress: Callable[[float, str], None] | None = None,
+) -> dict[str, Calibration]:
+    """Find, ahead of the event, the limits it would find when it is stepped (`Recalibrated.calibrations`).
+
+    Takes seconds; empty where the event does not name one timeframe, because a budget in days is candles only then.
+    """
+    if event.timeframe is None:
+        return {}
+    kept = [name for name in reference.names if not ignored(name, config.model(event.model).ignore_features)]
+    found = zip(
+        watches(config, timeframe_ms(event.timeframe)), (reference.select(kept), scores(reference)), strict=True
+    )
+    return calibrate_all({watch: sample for watch, sample in found if sample is not None}, progress)
 
 
 def scores(reference: Reference) -> Reference | None:

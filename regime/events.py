@@ -180,6 +180,11 @@ class Recalibrated(Event, frozen=True, kw_only=True, tag="recalibrated"):
     trained_until_ms: Millis | None = None
     ts_ms: Millis | None = None
     """When it came into force on a wall clock; absent on event time, where a reference is timeless."""
+    calibrations: dict[str, str] = {}
+    """By detector (`features.calibrated`), the id of the limits found for this reference and budget; kept beside the
+    log as they are. A detector without one finds its limits when the event is stepped."""
+    revision: Annotated[int, Meta(ge=0)] = 0
+    """Grows when the limits are found anew for the same reference: another budget, other options."""
 
 
 class ModelPromoted(Event, frozen=True, kw_only=True, tag="model_promoted"):
@@ -260,6 +265,8 @@ def source_key(event: AnyEvent) -> str:
             parts = ("x", event.id, event.action)
         case Recalibrated():
             parts = ("r", event.model, event.symbol or "", event.timeframe or "", event.version)
+            if event.revision:
+                parts = (*parts, str(event.revision))
         case Reconfigured():
             parts = ("f", event.model, event.symbol, event.timeframe, str(event.served_version))
         case ModelPromoted():

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from regime.calibration import Calibration
 from regime.config import EngineConfig, config_digest
 from regime.engine import Engine, Step
 from regime.errors import CorruptionError, RegimeError
@@ -60,11 +61,19 @@ class Fleet:
         One configuration for all streams.
     references
         Returns the sample of a `reference_id`.
+    calibrations
+        Returns the limits that a `Recalibrated` event names; see `Engine`.
     """
 
-    def __init__(self, config: EngineConfig, references: Callable[[str], Reference]) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        references: Callable[[str], Reference],
+        calibrations: Callable[[str], Calibration] | None = None,
+    ) -> None:
         self._config = config
         self._references = references
+        self._calibrations = calibrations
         self._engines: dict[StreamKey, Engine] = {}
         self._models: dict[str, ModelState] = {}
 
@@ -169,7 +178,7 @@ class Fleet:
             models = {name: msgspec.convert(model, ModelState) for name, model in body["models"].items()}
             engines: dict[StreamKey, Engine] = {}
             for parts, state in body["engines"]:
-                engine = Engine(StreamKey(*parts), self._config, self._references)
+                engine = Engine(StreamKey(*parts), self._config, self._references, self._calibrations)
                 engine.restore(state)
                 engines[engine.key] = engine
         except RegimeError:
@@ -189,7 +198,7 @@ class Fleet:
                 return None
 
     def _join(self, key: StreamKey, joining: AnyEvent) -> None:
-        engine = Engine(key, self._config, self._references)
+        engine = Engine(key, self._config, self._references, self._calibrations)
         self._engines[key] = engine
         model = self._models.setdefault(key.model, ModelState())
         if model.drawdown.source == "equity":

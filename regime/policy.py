@@ -31,7 +31,7 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "default": Preset(
-        detectors=(DetectorConfig(kind="ks"),),
+        detectors=(DetectorConfig(kind="calibrated"),),
         rules=(
             RuleConfig(kind="drift"),
             RuleConfig(kind="score_drift"),
@@ -42,7 +42,7 @@ PRESETS = {
     ),
     # The plan bot authors start with, in their own words and numbers.
     "seed-rules": Preset(
-        detectors=(DetectorConfig(kind="ks"),),
+        detectors=(DetectorConfig(kind="calibrated"),),
         rules=(
             RuleConfig(kind="win_rate", options={"window": 10, "limit": 0.5, "release": 0.5, "entry": 0.85}),
             RuleConfig(kind="drawdown", options={"limit": 0.1, "release": 0.08}),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regime.calibration import Calibration, calibrate
 from regime.config import DetectorConfig, EngineConfig
-from regime.detectors import Detector
+from regime.detectors import CalibratedDetector, Detector
 from regime.errors import OperatorError
 from regime.plugins import load
 from regime.policy import PRESETS
@@ -19,38 +22,95 @@ Floats = NDArray[np.float64]
 Arrays = dict[str, dict[str, NDArray[Any]]]
 
 TOP_FEATURES = 10
+DAY_MS = 86_400_000
+_NOTED = 3
+
+
+class Budget(NamedTuple):
+    """What the detectors of a watch may spend: candles between two false alarms, and candles in a day."""
+
+    rows_per_false_alarm: float
+    rows_per_day: int
+
+    @classmethod
+    def of(cls, config: EngineConfig, timeframe_ms: int, share: float) -> Budget:
+        """Return the `share` of a stream's budget."""
+        return cls(config.rows_per_false_alarm(timeframe_ms, share), max(round(DAY_MS / timeframe_ms), 1))
+
+
+class Change(NamedTuple):
+    """What a detector says changed: where, how and since when (event time; an interval)."""
+
+    kind: str
+    severity: float
+    features: tuple[dict[str, Any], ...]
+    start_ms: int
+    start_low_ms: int
+    start_high_ms: int
 
 
 class Watch:
     """All detectors of the configuration over one group of columns.
 
-    Silent until `compare_with` has given it a reference. `name` goes into each Evidence as its `channel`.
+    Silent until `compare_with` has given it a reference. `name` goes into each Evidence as its `channel`. Detectors
+    that take one get their part of the false-alarm budget; the budget is split evenly where there are several.
     """
 
-    def __init__(self, name: str, config: EngineConfig) -> None:
+    def __init__(self, name: str, config: EngineConfig, timeframe_ms: int, share: float) -> None:
         self.name = name
-        self.detectors = build_detectors(config)
+        self.budget = Budget.of(config, timeframe_ms, share)
+        self.detectors = build_detectors(config, self.budget)
         self.reference: Reference | None = None
+        self._timeframe_ms = timeframe_ms
+        self._now_ms = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of `update`; empty without a reference."""
         return () if self.reference is None else self.reference.names
 
-    def compare_with(self, reference: Reference | None, *, start: bool = True) -> None:
+    def compare_with(
+        self,
+        reference: Reference | None,
+        calibrations: Mapping[str, Calibration] | None = None,
+        *,
+        start: bool = True,
+    ) -> None:
         """Forget everything and compare with `reference` from now on; with None fall silent.
 
-        `start=False` only keeps it in hand: after an engine error the detectors are not touched again.
+        `calibrations` (by kind) are limits found before; a detector without them finds its own. `start=False` only
+        keeps the reference in hand: after an engine error the detectors are not touched again.
         """
         self.reference = reference
-        if reference is not None and start:
-            for detector in self.detectors.values():
+        if reference is None or not start:
+            return
+        for kind, detector in self.detectors.items():
+            found = (calibrations or {}).get(kind)
+            if found is not None and _keeps_limits(detector):
+                detector.reset_calibrated(reference, found)
+            else:
                 detector.reset(reference)
 
-    def update(self, row: Floats) -> None:
-        """Take one row, `float64[columns]`; NaN is missing. Nothing happens without a reference."""
-        if self.reference is not None:
-            for detector in self.detectors.values():
+    def calibrations(self) -> dict[str, Calibration]:
+        """Return the limits in force, of the detectors that can keep them."""
+        if self.reference is None:
+            return {}
+        return {kind: d.calibration for kind, d in self.detectors.items() if _keeps_limits(d)}
+
+    def within_budget(self) -> bool:
+        """Whether all limits in force were found for the budget of today."""
+        wanted = {k: getattr(d, "rows_per_false_alarm", None) for k, d in self.detectors.items()}
+        return all(found.rows_per_false_alarm == wanted[kind] for kind, found in self.calibrations().items())
+
+    def update(self, row: Floats, ts_ms: int) -> None:
+        """Take one row, `float64[columns]`, of the candle that opened at `ts_ms`; NaN is missing."""
+        if self.reference is None:
+            return
+        self._now_ms = ts_ms
+        for detector in self.detectors.values():
+            if _keeps_limits(detector):
+                detector.update(row, ts_ms)
+            else:
                 detector.update(row)
 
     def evidence(self) -> list[Evidence]:
@@ -63,8 +123,40 @@ class Watch:
         drift = detector.drift_detected
         top = top_features(self.reference.names, detector.feature_statistics) if drift else ()
         return Evidence(
-            kind, detector.statistic, detector.threshold, warm=True, drift=drift, top=top, channel=self.name
+            kind, detector.statistic, detector.threshold, warm=True, drift=drift, top=top, channel=self.name,
+            level=detector.level if _keeps_limits(detector) else "",
+            note=self._note(detector) if drift else "",
+        )  # fmt: skip
+
+    def change(self, detector: Detector) -> Change | None:
+        """Return what `detector` says changed; None where it cannot say."""
+        found = detector.explain() if _keeps_limits(detector) and detector.warm else None
+        if found is None:
+            return None
+
+        def at(rows_ago: int) -> int:
+            return max(self._now_ms - rows_ago * self._timeframe_ms, 0)
+
+        return Change(
+            kind=found.kind,
+            severity=found.severity,
+            features=tuple(
+                {"name": f.name, "statistic": f.statistic, "channel": f.channel, "like": list(f.like)}
+                for f in found.features
+            ),
+            start_ms=at(found.started_rows_ago),
+            start_low_ms=at(found.started_rows_ago_high),
+            start_high_ms=at(found.started_rows_ago_low),
         )
+
+    def _note(self, detector: Detector) -> str:
+        change = self.change(detector)
+        if change is None:
+            return ""
+        kinds = {"location": "the level of", "scale": "the spread of", "many": "a little of everything, most of all"}
+        names = [f["name"] + (f" (and {len(f['like'])} alike)" if f["like"] else "") for f in change.features[:_NOTED]]
+        since = datetime.fromtimestamp(change.start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        return f"{kinds.get(change.kind, change.kind)} {', '.join(names)}, since about {since} UTC"
 
     def fingerprint(self) -> bytes:
         """Bytes that differ when what the detectors hold differs."""
@@ -81,6 +173,8 @@ class Watch:
             if arrays is None:
                 return None
             states[kind] = arrays
+        if self.reference is not None:
+            states[""] = {"now_ms": np.array([self._now_ms])}
         return states
 
     def load_state(self, states: Arrays) -> None:
@@ -88,23 +182,50 @@ class Watch:
         if self.reference is not None:
             for kind, detector in self.detectors.items():
                 detector.load_state(states[kind])
+            self._now_ms = int(states[""]["now_ms"][0])
 
 
-def build_detectors(config: EngineConfig) -> dict[str, Detector]:
+def _keeps_limits(detector: Detector) -> TypeGuard[CalibratedDetector]:
+    # Of the class: on an instance `isinstance` would evaluate every property.
+    return hasattr(type(detector), "reset_calibrated")
+
+
+def calibrate_all(
+    watches: Mapping[Watch, Reference], progress: Callable[[float, str], None] | None = None
+) -> dict[str, Calibration]:
+    """Find the limits of all detectors that can keep them: `features.calibrated` and so on."""
+    found = {}
+    for watch, reference in watches.items():
+        for kind, detector in watch.detectors.items():
+            if _keeps_limits(detector):
+                found[f"{watch.name}.{kind}"] = calibrate(
+                    reference,
+                    rows_per_false_alarm=detector.rows_per_false_alarm,
+                    rows_per_day=detector.rows_per_day,
+                    progress=progress,
+                )
+    return found
+
+
+def build_detectors(config: EngineConfig, budget: Budget | None = None) -> dict[str, Detector]:
     """Return the detectors of `config` by kind. Raises `OperatorError` naming a wrong option."""
     chosen = PRESETS[config.preset].detectors if config.detectors is None else tuple(config.detectors)
     built: dict[str, Detector] = {}
     for detector in chosen:
         if detector.kind in built:
             raise OperatorError(f"detector {detector.kind!r} stands twice in the configuration")
-        built[detector.kind] = _build_detector(detector)
+        built[detector.kind] = _build_detector(detector, budget, len(chosen))
     return built
 
 
-def _build_detector(chosen: DetectorConfig) -> Detector:
+def _build_detector(chosen: DetectorConfig, budget: Budget | None, sharing: int) -> Detector:
     made = load("regime.detectors", chosen.kind)
+    options: dict[str, Any] = dict(chosen.options)
+    if budget is not None and hasattr(made, "reset_calibrated"):
+        options.setdefault("rows_per_false_alarm", budget.rows_per_false_alarm * sharing)
+        options.setdefault("rows_per_day", budget.rows_per_day)
     try:
-        detector: Detector = made(**chosen.options)
+        detector: Detector = made(**options)
     except (TypeError, ValueError) as error:
         raise OperatorError(f"detector {chosen.kind!r}: {error}") from None
     # Asked of the class: on an instance every property would be evaluated, and a cold detector has nothing to say.

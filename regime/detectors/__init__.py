@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from regime.calibration import Calibration
 from regime.reference import Reference
 
 Floats = NDArray[np.float64]
@@ -75,4 +76,33 @@ class Detector(Protocol):
     @classmethod
     def examples(cls) -> list[Detector]:
         """Instances the contract suite is run over."""
+        ...
+
+
+@runtime_checkable
+class CalibratedDetector(Detector, Protocol):
+    """A detector whose limits are found by `regime.calibration` and can be kept, so that they stay as they were found.
+
+    Its constructor takes `rows_per_false_alarm` and `rows_per_day`, which the engine fills in from the budget.
+    """
+
+    calibration: Calibration
+    rows_per_false_alarm: float
+    rows_per_day: int
+
+    def reset_calibrated(self, reference: Reference, calibration: Calibration) -> None:
+        """`reset`, with limits that were found before. `ValueError` for those of another reference."""
+        ...
+
+    def update(self, x: Floats, ts_ms: int | None = None) -> None:
+        """Take one row; `ts_ms` places it in the day and the week where a season was found."""
+        ...
+
+    @property
+    def level(self) -> str:
+        """`calm`, `warning` or `alarm`; a level is left under the recovery limit only."""
+        ...
+
+    def explain(self, most: int = 10) -> Any:
+        """What is behind the statistic now (`regime.detectors.calibrated.Explanation`); None while cold."""
         ...

@@ -1,4 +1,4 @@
-"""A family of CUSUMs and running means under one limit, whose false-alarm run length was calibrated on the reference."""
+"""CUSUMs and running means of all features under one limit, calibrated on the reference to a false-alarm run length."""
 
 from __future__ import annotations
 
@@ -107,9 +107,7 @@ class Calibrated:
 
     def reset(self, reference: Reference) -> None:
         """Calibrate on `reference` (seconds for 90 days of 200 features) and start from nothing."""
-        found = calibrate(
-            reference, rows_per_false_alarm=self.rows_per_false_alarm, rows_per_day=self.rows_per_day
-        )
+        found = calibrate(reference, rows_per_false_alarm=self.rows_per_false_alarm, rows_per_day=self.rows_per_day)
         self.reset_calibrated(reference, found)
 
     def reset_calibrated(self, reference: Reference, calibration: Calibration) -> None:
@@ -125,7 +123,6 @@ class Calibrated:
         self._clock: Floats
         self._state, self._clock = k.fresh_state(features)
         self._next_ms = calibration.last_ts_ms + calibration.step_ms
-        self._alarm = False
         self._level = 0
         self._basis = np.zeros((1, 0))
         self._z, self._present = np.empty((1, features)), np.empty((1, features))
@@ -174,7 +171,7 @@ class Calibrated:
 
     @property
     def level(self) -> str:
-        """"calm", "warning" or "alarm". A level is left when the statistic falls under the recovery limit."""
+        """ "calm", "warning" or "alarm". A level is left when the statistic falls under the recovery limit."""
         return ("calm", "warning", "alarm")[self._level]
 
     @property

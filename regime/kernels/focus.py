@@ -47,10 +47,10 @@ def take(
     """Take one value of each live column, and return the number of corners of the column that has most.
 
     `scale[3, columns]`: size, mean, spread. `rows_inverse[columns]`: 1 / values in the reference. `bonus[4, longest +
-    1]`: added to the score of a change w values old. State: `begins`, `heights[columns, 4, room]` the corners, so many as
-    `corners[columns, 4]` says, `totals[columns, 2]` the running sums, `seen[columns]` the values so far. Answers of the
-    columns that had a value: `scores[columns]`, and `found[columns, 2]`, how many values ago the change began and which
-    question it answers.
+    1]`: added to the score of a change w values old. State: `begins`, `heights[columns, 4, room]` the corners, so many
+    as `corners[columns, 4]` says, `totals[columns, 2]` the running sums, `seen[columns]` the values so far. Answers of
+    the columns that had a value: `scores[columns]`, and `found[columns, 2]`, how many values ago the change began and
+    which question it answers.
     """
     longest = bonus.shape[1] - 1
     most = 0

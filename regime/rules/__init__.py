@@ -28,6 +28,10 @@ class Evidence(NamedTuple):
     top: tuple[tuple[str, float], ...]
     channel: str = "features"
     """Which columns were watched: the `features`, or the `scores` (the model's own probabilities)."""
+    level: str = ""
+    """`calm`, `warning` or `alarm` where the detector has levels of its own, with hysteresis; empty elsewhere."""
+    note: str = ""
+    """What changed, where and since when, in words, where the detector can say."""
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from regime.decision import TradingState
-from regime.rules import View, Vote, flag, ratio
+from regime.rules import Evidence, View, Vote, flag, ratio
 
 
 class Drift:
@@ -23,7 +23,8 @@ class Drift:
     entry_max
         The entry threshold is never raised above this.
     release
-        The vote ends when the statistic is under `release` times the limit (hysteresis).
+        The vote ends when the statistic is under `release` times the limit (hysteresis). A detector with levels of its
+        own (`calibrated`) has its own recovery limit instead, and a warning level: a reason without consequence.
     pause
         Whether to pause as well.
     """
@@ -33,7 +34,7 @@ class Drift:
     def __init__(
         self,
         *,
-        detectors: str = "ks",
+        detectors: str = "calibrated,ks",
         entry_step: float = 0.05,
         entry_max: float = 0.95,
         release: float = 0.8,
@@ -50,22 +51,42 @@ class Drift:
 
     def judge(self, view: View) -> Vote | None:
         heard = [e for e in view.evidence if e.channel == "features" and e.kind in self._kinds and e.warm]
+        rung = [e for e in heard if e.drift]
         if view.standing is not None:
             # The sentence stays as it was when the drift was found; the current figures are in the explanation.
-            return view.standing if any(e.statistic > e.limit * self._release for e in heard) else None
-        rung = [e for e in heard if e.drift]
+            warned = view.standing.entry is None
+            if not (warned and rung):
+                return view.standing if any(self._stands(e, warned=warned) for e in heard) else None
         if not rung:
-            return None
+            return self._warning(heard)
         worst = max(rung, key=lambda e: e.statistic / e.limit if e.limit > 0 else math.inf)
-        names = ", ".join(name for name, _ in worst.top[:3]) or "no single one"
+        where = worst.note or "most of all " + (", ".join(name for name, _ in worst.top[:3]) or "no single one")
         entry = max(view.model.entry, min(view.model.entry + self._entry_step, self._entry_max))
         return Vote(
             code=self.code,
             text=f"features left the training distribution ({worst.kind} {worst.statistic:.2f} over its limit "
-            f"{worst.limit:.2f}); most of all {names}",
+            f"{worst.limit:.2f}): {where}",
             value=worst.statistic, limit=worst.limit, entry=round(entry, 10),
             state=TradingState.REDUCING if self._pause else None,
-            lift=(f"the {worst.kind} statistic falls under {worst.limit * self._release:.2f}",),
+            lift=(f"the {worst.kind} statistic falls back to what is usual",),
+        )  # fmt: skip
+
+    def _stands(self, evidence: Evidence, *, warned: bool) -> bool:
+        if evidence.level:  # A detector with levels of its own says when it is over.
+            return evidence.level == "alarm" or (warned and evidence.level == "warning")
+        return not warned and evidence.statistic > evidence.limit * self._release
+
+    def _warning(self, heard: list[Evidence]) -> Vote | None:
+        """A reason and nothing else: the statistic is high, but not rare enough to act on."""
+        warned = [e for e in heard if e.level == "warning"]
+        if not warned:
+            return None
+        return Vote(
+            code=self.code,
+            text=f"features begin to leave the training distribution ({warned[0].kind} {warned[0].statistic:.2f}; "
+            f"it acts at {warned[0].limit:.2f})",
+            value=warned[0].statistic, limit=warned[0].limit,
+            lift=(f"the {warned[0].kind} statistic falls back to what is usual",),
         )  # fmt: skip
 
 

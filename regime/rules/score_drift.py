@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from regime.decision import TradingState
-from regime.rules import View, Vote, flag, ratio
+from regime.rules import Evidence, View, Vote, flag, ratio
 
 
 class ScoreDrift:
@@ -32,7 +32,7 @@ class ScoreDrift:
     def judge(self, view: View) -> Vote | None:
         heard = [e for e in view.evidence if e.channel == "scores" and e.warm]
         if view.standing is not None:
-            return view.standing if any(e.statistic > e.limit * self._release for e in heard) else None
+            return view.standing if any(self._stands(e) for e in heard) else None
         rung = [e for e in heard if e.drift]
         if not rung:
             return None
@@ -45,6 +45,9 @@ class ScoreDrift:
             value=worst.statistic, limit=worst.limit, state=TradingState.REDUCING if self._pause else None,
             lift=(f"the {worst.kind} statistic of the scores falls under {worst.limit * self._release:.2f}",),
         )  # fmt: skip
+
+    def _stands(self, evidence: Evidence) -> bool:
+        return evidence.level == "alarm" if evidence.level else evidence.statistic > evidence.limit * self._release
 
 
 __plugin__ = ScoreDrift

@@ -9,19 +9,20 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import uvicorn
 
 from regime.config import EngineConfig
 from regime.decision import Decision
-from regime.engine import Engine
+from regime.engine import Engine, find_limits
 from regime.errors import CorruptionError, OperatorError, Unavailable
-from regime.events import Command, StreamKey
+from regime.events import AnyEvent, Command, Recalibrated, StreamKey
 from regime.outcomes import break_even_win_rate, payoff_ratio, wilson_interval, win_rate, wins
+from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
 from regime_service.board import Board
@@ -30,7 +31,7 @@ from regime_service.http.api import create_app
 from regime_service.logs import reference_from_bytes
 from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
-from regime_service.runners.embedded import EmbeddedRunner
+from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.settings import Settings
 from regime_service.stores import StoreFailed
 from regime_service.stores.sqlite import SqliteStore
@@ -110,8 +111,29 @@ class Service:
         """Return the digest of all streams' state."""
         return self.runner.digest()
 
-    async def ingest(self, events: Any, **options: Any) -> Receipt:
-        return await self.runner.ingest(events, **options)
+    async def ingest(
+        self,
+        events: Sequence[AnyEvent],
+        *,
+        on_conflict: Literal["refuse", "keep"] = "refuse",
+        references: dict[str, bytes] | None = None,
+    ) -> Receipt:
+        """Hand events to the writer; limits for a new reference are found first, beside it, for it takes seconds."""
+        if references:
+            events, references = await asyncio.to_thread(self._with_limits, events, references)
+        return await self.runner.ingest(events, on_conflict=on_conflict, references=references)
+
+    def _with_limits(
+        self, events: Sequence[AnyEvent], references: dict[str, bytes]
+    ) -> tuple[list[AnyEvent], dict[str, bytes]]:
+        blobs, named = dict(references), []
+        for event in events:
+            if isinstance(event, Recalibrated) and event.reference_id in references:
+                sample = Reference.from_bytes(references[event.reference_id])
+                event, limits = name_limits(event, find_limits(event, sample, self.config))
+                blobs |= limits
+            named.append(event)
+        return named, blobs
 
     def decisions(self, key: StreamKey, since_version: int, limit: int) -> list[Decision]:
         found: list[Decision] = self._store.decisions(key, since_version, limit)
@@ -188,7 +210,7 @@ def explain(engine: Engine) -> dict[str, Any]:
             "features_without_value": list(state.non_finite),
         },
         "drawdown": {"ratio": state.drawdown.ratio, "source": state.drawdown.source},
-        "detectors": evidence, "change": None, "sides": sides,
+        "detectors": evidence, "sides": sides,
         "overrides": [msgspec.to_builtins(o) for o in state.overrides],
     }  # fmt: skip
 
@@ -198,7 +220,29 @@ def _detector(watch: Watch, found: Evidence) -> dict[str, Any]:
     return {
         "detector": found.name, "warm": found.warm, "drift": found.drift,
         "statistic": _finite(found.statistic), "limit": _finite(found.limit),
+        "level": found.level or None,
         "features": [{"name": name, "times_limit": _finite(value)} for name, value in top],
+        "change": _change(watch, found), "calibration": _calibration(watch, found.kind),
+    }  # fmt: skip
+
+
+def _change(watch: Watch, found: Evidence) -> dict[str, Any] | None:
+    """What changed, where and since when, while a detector is not calm."""
+    change = watch.change(watch.detectors[found.kind]) if found.drift or found.level in ("warning", "alarm") else None
+    return None if change is None else change._asdict()
+
+
+def _calibration(watch: Watch, kind: str) -> dict[str, Any] | None:
+    """How far the promise about false alarms goes."""
+    limits = watch.calibrations().get(kind)
+    if limits is None:
+        return None
+    report = limits.report
+    return {
+        "id": limits.digest, "rows_per_false_alarm": limits.rows_per_false_alarm, "claim": report.claim,
+        "run_length": _finite(report.run_length),
+        "run_length_interval": [_finite(report.run_length_low), _finite(report.run_length_high)],
+        "effective_rank": _finite(report.effective_rank), "warnings": list(report.warnings),
     }  # fmt: skip
 
 

@@ -66,6 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--json", action="store_true", help="print the report as JSON")
     replay.set_defaults(run=_replay)
 
+    calibrate = commands.add_parser(
+        "calibrate", help="find the limits a reference supports, and how far they can be trusted"
+    )
+    _common(calibrate)
+    calibrate.add_argument("reference", metavar="FILE", help="training-period features: CSV, Parquet or JSONL")
+    calibrate.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
+    calibrate.add_argument("--model", default="model", help="name of the model in the config (default: model)")
+    calibrate.add_argument("--days", type=float, help="at most one false alarm in so many days (default: the config's)")
+    calibrate.add_argument("--out", metavar="FILE", help="write the limits as JSON")
+    calibrate.add_argument("--json", action="store_true", help="print the report as JSON")
+    calibrate.set_defaults(run=_calibrate)
+
     demo = commands.add_parser("demo", help="a simulated bot and market through a regime break, against a real service")
     demo.add_argument("--once", action="store_true", help="exit after the summary instead of leaving the service up")
     demo.add_argument("--port", type=int, default=8080, help="port of the service (default 8080; taken: a free one)")
@@ -112,6 +124,16 @@ def _replay(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
     return EXIT_DONE
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from regime_service.calibrate import run_calibrate
+
+    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    return run_calibrate(
+        Console(), arguments.reference, config=settings.engine, mapping=settings.logs.reference, model=arguments.model,
+        timeframe=arguments.timeframe, days=arguments.days, out=arguments.out, as_json=arguments.json,
+    )  # fmt: skip
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -89,7 +89,9 @@ def changed(world: str, name: str, seed: int) -> Floats:
         return market(world, seed, rows, market_changes[name])
     x = market(world, seed, rows)
     rng = np.random.default_rng(seed + 1)
-    count, size = {"1 feature + 1 sd": (1, 1.0), "10 features + .5 sd": (10, 0.5), "all + .1 sd": (len(NAMES), 0.1)}[name]
+    count, size = {"1 feature + 1 sd": (1, 1.0), "10 features + .5 sd": (10, 0.5), "all + .1 sd": (len(NAMES), 0.1)}[
+        name
+    ]
     chosen = rng.permutation(len(NAMES))[:count]
     x[LEAD:, chosen] += size * x[:LEAD, chosen].std(axis=0) if world != "iid" else size
     return x
@@ -145,8 +147,8 @@ def main() -> None:
             r = np.array(ratios[a])
             print(
                 f"{world:9} {chosen.rows} rows, asked {a:,.0f}: achieved/asked mean {r.mean():.2f}, harmonic "
-                f"{1 / (1 / r).mean():.2f}, sd(log) {np.log(r).std():.2f}, within 25 % {np.mean(np.abs(r - 1) < .25):.0%}, "
-                f"range {r.min():.2f} - {r.max():.2f}; calibration {np.mean(seconds):.1f} s", flush=True,
+                f"{1 / (1 / r).mean():.2f}, sd(log) {np.log(r).std():.2f}, within 25 % "
+                f"{np.mean(np.abs(r - 1) < .25):.0%}, range {r.min():.2f} - {r.max():.2f}; calibration {np.mean(seconds):.1f} s", flush=True,
             )  # fmt: skip
             for name in CHANGES:
                 if (a, name) in delays:
@@ -193,7 +195,7 @@ def peers(seed: int, run_length: float = 2000.0) -> None:
 
     def share(make: type, x: Floats, mean: Floats, deviation: Floats) -> Floats:
         x = (x - mean) / deviation
-        last = np.full(x.shape, -10**9, dtype=np.int64)
+        last = np.full(x.shape, -(10**9), dtype=np.int64)
         for f in range(x.shape[1]):
             one, latest = make(), -(10**9)
             for t, v in enumerate(x[:, f].tolist()):
@@ -213,7 +215,9 @@ def peers(seed: int, run_length: float = 2000.0) -> None:
         limit = next((h for h, n in zip(limits, rates, strict=True) if n <= len(fresh) / run_length), limits[-1])
         for name in ("volatility x1.5", "volatility x2", "momentum .3"):
             found = [delay(share(make, changed("mild", name, seed + 9 + j), mean, deviation), limit) for j in range(3)]
-            print(f"river {make.__name__}: {name}: {found} rows (limit {limit:.2f} tuned by an oracle, {run_length:.0f})")
+            print(
+                f"river {make.__name__}: {name}: {found} rows (limit {limit:.2f} tuned by an oracle, {run_length:.0f})"
+            )
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def ours_and_rivers(name: str, options: dict[str, Any], *, wrong: bool = False) 
 def compare(
     count: int, seed: int, *, wrong: bool = False, rows: int = STREAM_ROWS
 ) -> Iterator[tuple[str, int, int, Alarms]]:
-    """For each detector and each lot of streams: name, streams, alarms, and the alarms that one has and not the other."""
+    """For each lot of streams: detector, streams, alarms, and the alarms that one has and not the other."""
     for name, all_options in (("ADWIN", ADWIN_OPTIONS), ("Page-Hinkley", PAGE_HINKLEY_OPTIONS)):
         left, lot = count, 0
         while left > 0:
@@ -274,6 +274,7 @@ def many(features: int, count: int, adwin: float, page: float) -> None:
         )
 
 
+STARTED = {"ks": "Ks", "adwin": "Adwin", "page_hinkley": "PageHinkley", "cusum": "CusumBank", "focus": "Focus"}
 START = """
 import time; began = time.perf_counter()
 import sys, numpy as np
@@ -292,17 +293,12 @@ print(imported - began, ready - imported, time.perf_counter() - ready)
 def start() -> None:
     print(f"{'seconds':<34} {'import':>8} {'reset':>8} {'first row':>10}")
     with tempfile.TemporaryDirectory() as empty:
-        for module, name in (
-            ("ks", "Ks"), ("adwin", "Adwin"), ("page_hinkley", "PageHinkley"), ("cusum", "CusumBank"), ("focus", "Focus"),
-        ):  # fmt: skip
-            for said, folder in (
-                ("nothing compiled yet", f"{empty}/{module}"),
-                ("compiled before", f"{empty}/{module}"),
-            ):
+        for module, name in STARTED.items():
+            for said in ("nothing compiled yet", "compiled before"):
                 code = START.format(module=module, name=name)
                 done = subprocess.run(
                     [sys.executable, "-c", code], check=True, capture_output=True, text=True,
-                    env={"NUMBA_CACHE_DIR": folder, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    env={"NUMBA_CACHE_DIR": f"{empty}/{module}", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 )  # fmt: skip
                 imported, reset, first = (float(part) for part in done.stdout.split())
                 print(f"{module + ', ' + said:<34} {imported:>8.2f} {reset:>8.2f} {first:>10.4f}")

@@ -19,14 +19,15 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from regime import codec
+from regime.calibration import Calibration
 from regime.config import EngineConfig, config_digest
 from regime.decision import Decision, TradingState
-from regime.engine import Engine, Step
+from regime.engine import Engine, Step, find_limits
 from regime.errors import CallerError, CorruptionError, FieldError, RegimeError, Unavailable
 from regime.events import (
     SIDES,
@@ -60,7 +61,7 @@ _ENGINE_VERSION = 1
 def fingerprint(config: EngineConfig) -> str:
     """Return what must be equal for a snapshot to be continued bit for bit: configuration, code, libraries, machine."""
     parts = [config_digest(config), str(_ENGINE_VERSION), platform.machine(), platform.python_version()]
-    parts += [f"{name} {version(name)}" for name in ("numpy", "msgspec", "river")]
+    parts += [f"{name} {version(name)}" for name in ("numpy", "numba", "scipy", "msgspec", "river")]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -113,8 +114,9 @@ class EmbeddedRunner:
         self._on_failure = on_failure
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
         self._references: dict[str, Reference] = {}
+        self._calibrations: dict[str, Calibration] = {}
         self._fingerprint = fingerprint(config)
-        self._fleet = Fleet(config, self._reference)
+        self._fleet = Fleet(config, self._reference, self._calibration)
         self._lock = threading.Lock()
         self._failed: str | None = None
         self._last_seq = 0
@@ -151,7 +153,7 @@ class EmbeddedRunner:
                 self._last_seq = self._snapshot_seq = found[0]
             except CorruptionError as error:
                 log.warning("the newest snapshot is passed over, the log is replayed instead: %s", error)
-                self._fleet = Fleet(self._config, self._reference)
+                self._fleet = Fleet(self._config, self._reference, self._calibration)
         for seq, raw in self._store.events(self._last_seq):
             self._fleet.step(codec.decode(raw))
             self._last_seq = seq
@@ -165,6 +167,7 @@ class EmbeddedRunner:
                         served_version=max(served.version, again.version),
                     )  # fmt: skip
                     self._step(event, codec.encode(event), shown)
+            self._recalibrate(shown)
             self._tick_all(shown)
         self._show(shown)
 
@@ -318,8 +321,7 @@ class EmbeddedRunner:
         fresh, duplicates, conflicts = self._sort_out(job)
         for reference_id, raw in job.references.items():
             # The store shows what is committed; within this group the engine needs the bytes in hand.
-            self._references[reference_id] = Reference.from_bytes(raw)
-            self._store.put_reference(reference_id, raw)
+            self._keep(reference_id, raw)
         late = 0
         for event, raw in fresh:
             while (tick := self._fleet.tick_before(event)) is not None:
@@ -413,6 +415,34 @@ class EmbeddedRunner:
             {engine.key: _view(engine) for engine in engines},
         )
 
+    def _keep(self, known: str, raw: bytes) -> None:
+        """Put a reference, or limits found for one (JSON), into the store and into our hands."""
+        if raw.startswith(b"{"):
+            self._calibrations[known] = Calibration.from_json(raw.decode())
+        else:
+            self._references[known] = Reference.from_bytes(raw)
+        self._store.put_reference(known, raw)
+
+    def _calibration(self, known: str) -> Calibration:
+        if known not in self._calibrations:
+            try:
+                raw = self._store.reference(known)
+            except KeyError:
+                raise CorruptionError(f"the calibration {known} is in the log but not in the store") from None
+            self._calibrations[known] = Calibration.from_json(raw.decode())
+        return self._calibrations[known]
+
+    def _recalibrate(self, shown: dict[StreamKey, None]) -> None:
+        """Limits that were found for another budget are found anew, on record, before anyone is answered."""
+        for key in list(self._fleet):
+            event = self._fleet.engine(key).outdated_limits()
+            if event is not None:
+                found = find_limits(event, self._reference(event.reference_id), self._config)
+                named, blobs = name_limits(event, found)
+                for known, raw in blobs.items():
+                    self._keep(known, raw)
+                self._step(named, codec.encode(named), shown)
+
     def _reference(self, reference_id: str) -> Reference:
         if reference_id not in self._references:
             try:
@@ -435,6 +465,13 @@ class EmbeddedRunner:
         self._on_failure(reason)
 
 
+def name_limits(event: Recalibrated, found: dict[str, Calibration]) -> tuple[Recalibrated, dict[str, bytes]]:
+    """Return the event with the ids of its limits, and the limits' bytes by id."""
+    blobs = {limits.digest: limits.to_json().encode() for limits in found.values()}
+    named = {name: limits.digest for name, limits in found.items()}
+    return msgspec.structs.replace(event, calibrations=named), blobs
+
+
 def _differs(again: Decision, served: Decision) -> bool:
     """Whether recovery came to another answer than the one that was served; the time of judging does not count."""
     return (again.version, again.policy_id, again.sides) != (served.version, served.policy_id, served.sides)
@@ -451,7 +488,9 @@ def _view(engine: Engine) -> StreamView:
 
 
 def _unstamped(event: AnyEvent) -> AnyEvent:
-    return msgspec.structs.replace(event, ts_ms=0)
+    # The limits follow from the reference and from our budget; the caller sent neither of them.
+    changes: dict[str, Any] = {"calibrations": {}} if isinstance(event, Recalibrated) else {}
+    return msgspec.structs.replace(event, ts_ms=0, **changes)
 
 
 def _kind(event: AnyEvent) -> str:
