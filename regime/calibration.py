@@ -12,7 +12,7 @@ finds the limits that keep it, from the training-period sample alone, and says h
 
 **The channels.** Page's CUSUM on u for shifts of .25, .5 and 1 standard deviation, up and down; running means of 96
 and 288 rows of z itself (a level that moves slowly is invisible to a whitened score); CUSUM of the likelihood ratio of
-e^2 for a scale times 1.3, 1.7, 0.7; and, over all features at once, the sum and the soft-thresholded sum of squared
+e^2 for a scale times 1.3, 1.7, 0.5; and, over all features at once, the sum and the soft-thresholded sum of squared
 running means of u (8, 32, 128 rows; Xie & Siegmund 2013), for changes too small to see in any one feature.
 
 **The limit.**
@@ -64,7 +64,7 @@ WARM = 288
 _QUANTILES = np.array([.002, .01, .03, .08, .16, .25, .37, .5, .63, .75, .84, .92, .97, .99, .998])  # fmt: skip
 _DRIFTS = (0.25, 0.5, 1.0)
 _LEVELS = (96, 288)
-_SCALES = (1.3, 1.7, 0.7)
+_SCALES = (1.3, 1.7, 0.5)
 _DENSE = (8, 32, 128)
 _HAR = (24, 96, 288)
 _GAP, _DEVOL, _CLIP, _SOFT, _SQUARE = 288.0, 0.97, 3.0, 1.5, 25.0
@@ -736,7 +736,8 @@ def _report(
     if claim == "none":
         said.append(
             f"the reference covers {days:.1f} days, which is {periods:.2g} times the asked period: {asked} cannot be "
-            f"promised; at least {wanted / per_day:.4g} days are needed, {PERIODS_WANTED * wanted / per_day:.4g} are better"
+            f"promised; at least {wanted / per_day:.4g} days are needed, "
+            f"{PERIODS_WANTED * wanted / per_day:.4g} are better"
         )
     elif claim == "extrapolated":
         said.append(

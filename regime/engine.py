@@ -472,7 +472,9 @@ class Engine:
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) over the state, the history of decisions and each detector's fingerprint."""
-        digest = hashlib.sha256(msgspec.msgpack.encode(self._state, order="deterministic"))
+        # Where limits were kept does not matter, only what they are: they show in what the detectors hold.
+        plain = msgspec.structs.replace(self._state, calibrations={})
+        digest = hashlib.sha256(msgspec.msgpack.encode(plain, order="deterministic"))
         for row in self._rows:
             digest.update(row.astype("<f8").tobytes())
         if self._state.error is None:

@@ -148,8 +148,10 @@ def main() -> None:
             print(
                 f"{world:9} {chosen.rows} rows, asked {a:,.0f}: achieved/asked mean {r.mean():.2f}, harmonic "
                 f"{1 / (1 / r).mean():.2f}, sd(log) {np.log(r).std():.2f}, within 25 % "
-                f"{np.mean(np.abs(r - 1) < .25):.0%}, range {r.min():.2f} - {r.max():.2f}; calibration {np.mean(seconds):.1f} s", flush=True,
-            )  # fmt: skip
+                f"{np.mean(np.abs(r - 1) < 0.25):.0%}, range {r.min():.2f} - {r.max():.2f}; "
+                f"calibration {np.mean(seconds):.1f} s",
+                flush=True,
+            )
             for name in CHANGES:
                 if (a, name) in delays:
                     d = np.array(delays[a, name])

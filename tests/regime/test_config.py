@@ -230,4 +230,4 @@ def test_the_presets_words_are_the_plans() -> None:
     assert (rules["win_rate"]["window"], rules["win_rate"]["limit"], rules["win_rate"]["entry"]) == (10, 0.5, 0.85)
     assert rules["drawdown"]["limit"] == 0.1
     assert (rules["ml_exit"]["limit"], rules["ml_exit"]["exit"]) == (0.7, 0.8)
-    assert msgspec.to_builtins(PRESETS["default"].detectors)[0]["kind"] == "ks"
+    assert msgspec.to_builtins(PRESETS["default"].detectors)[0]["kind"] == "calibrated"

@@ -416,9 +416,9 @@ def test_rules_about_the_data_are_always_on() -> None:
     assert tuple(kinds) == FAULT_RULES
 
 
-@pytest.mark.parametrize("preset", ["default", "seed-rules"])
-def test_presets_can_be_built(preset: Any) -> None:
-    assert len(build_rules(EngineConfig(preset=preset))) == len(FAULT_RULES) + 3
+@pytest.mark.parametrize(("preset", "rules"), [("default", 5), ("seed-rules", 3)])
+def test_presets_can_be_built(preset: Any, rules: int) -> None:
+    assert len(build_rules(EngineConfig(preset=preset))) == len(FAULT_RULES) + rules
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,41 @@ def test_a_limit_of_zero_and_no_feature_that_stands_out_do_no_harm() -> None:
     vote = Drift().judge(view(Evidence("ks", 0.5, 0.0, warm=True, drift=True, top=())))
     assert vote is not None
     assert "most of all no single one" in vote.text
+
+
+def levelled(level: str, statistic: float, note: str = "") -> Evidence:
+    return Evidence(
+        "calibrated", statistic, 10.0, warm=True, drift=statistic > 10, top=(("rsi", 2.0),), level=level, note=note
+    )
+
+
+def test_a_warning_is_a_reason_without_consequence() -> None:
+    vote = Drift().judge(view(levelled("warning", 9.0)))
+    assert vote is not None
+    assert (vote.entry, vote.state, vote.value, vote.limit) == (None, None, 9.0, 10.0)
+    assert "begin to leave" in vote.text
+
+
+def test_an_alarm_says_what_changed_and_follows_a_warning_at_once() -> None:
+    warned = Drift().judge(view(levelled("warning", 9.0)))
+    alarm = Drift().judge(view(levelled("alarm", 11.0, "the spread of atr, since about noon"), standing=warned))
+    assert alarm is not None
+    assert alarm.entry == 0.85
+    assert "the spread of atr, since about noon" in alarm.text
+
+
+def test_an_alarm_stands_until_the_detector_says_it_is_over() -> None:
+    alarm = Drift().judge(view(levelled("alarm", 11.0)))
+    assert Drift().judge(view(levelled("alarm", 8.5), standing=alarm)) == alarm
+    assert Drift().judge(view(levelled("calm", 7.0), standing=alarm)) is None
+
+
+def test_a_warning_stands_through_its_own_level_and_ends_with_it() -> None:
+    warned = Drift().judge(view(levelled("warning", 9.0)))
+    assert Drift().judge(view(levelled("warning", 8.2), standing=warned)) == warned
+    assert Drift().judge(view(levelled("calm", 7.0), standing=warned)) is None
+
+
+def test_the_scores_are_another_rules_business() -> None:
+    scores = levelled("alarm", 11.0)._replace(channel="scores")
+    assert Drift().judge(view(scores)) is None

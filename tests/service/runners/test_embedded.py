@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from regime import codec
 from regime.config import DetectorConfig, EngineConfig
 from regime.decision import TradingState
+from regime.engine import find_limits
 from regime.errors import CallerError, Unavailable
 from regime.events import Command, Observation, Recalibrated, StreamKey, Tick, Trade
 from regime.fleet import Fleet
@@ -19,7 +21,7 @@ from regime.reference import Reference
 from regime.replay import replay
 from regime_service.board import Board
 from regime_service.metrics import Counters
-from regime_service.runners.embedded import EmbeddedRunner
+from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.stores import StoreFailed
 from regime_service.stores.sqlite import SqliteStore
 from regime_service.testing import HandClock
@@ -214,8 +216,6 @@ def test_a_wall_clock_history_replays_to_the_same_digest(start: Start, tmp_path:
     clock.ms += 5000
     runner.submit([observation(63)]).result(30)
     digest = runner.digest()
-    from regime import codec
-
     events = [codec.decode(raw) for _, raw in runner._store.events()]
     assert sum(isinstance(event, Tick) for event in events) >= 2
     fleet = Fleet(config, {}.__getitem__)
@@ -331,3 +331,39 @@ def test_the_moment_we_stamped_is_no_content(start: Start) -> None:
         runner.submit([other]).result(30)
     assert refused.value.status_hint == 409
     assert "on_conflict" not in refused.value.detail
+
+
+def test_another_budget_finds_the_limits_anew_on_record(start: Start) -> None:
+    """Once, before anyone is answered; the same budget again changes nothing."""
+    sample = reference()
+    event = Recalibrated(model="m", symbol="BTC/USDT", timeframe="5m", version="1", reference_id=sample.reference_id)
+    config = EngineConfig(clock="event")
+    named, blobs = name_limits(event, find_limits(event, sample, config))
+    runner = start(config)
+    runner.submit([named], references={sample.reference_id: sample.to_bytes()} | blobs).result(60)
+    feed(runner, [observation(i) for i in range(60)], {}, size=60)
+    digest = runner.digest()
+    runner.stop()
+    same = start(config)
+    assert (same.digest(), same._store.last_seq()) == (digest, 61)
+    same.stop()
+    shared = EngineConfig(clock="event", streams_expected=5)
+    for _ in range(2):
+        again = start(shared)
+        events = [codec.decode(raw) for _, raw in again._store.events()]
+        revisions = [e.revision for e in events if isinstance(e, Recalibrated)]
+        assert revisions == [0, 1]
+        limits = again.fleet.engine(KEY).watches[0].calibrations()["calibrated"]
+        assert limits.rows_per_false_alarm == 5 * 30 * 288 / 0.5
+        again.stop()
+
+
+def test_a_reference_for_all_timeframes_finds_its_limits_when_it_is_stepped(start: Start) -> None:
+    sample = reference()
+    runner = start()
+    event = Recalibrated(model="m", version="1", reference_id=sample.reference_id)
+    runner.submit([event], references={sample.reference_id: sample.to_bytes()}).result(60)
+    feed(runner, [observation(i) for i in range(60)], {}, size=30)
+    digest = runner.digest()
+    runner.stop()
+    assert start().digest() == digest

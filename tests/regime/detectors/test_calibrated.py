@@ -1,0 +1,205 @@
+"""The calibrated detector: planted changes are found with the right feature, kind and start; state is exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from regime.calibration import DAY_MS, Calibration, calibrate
+from regime.detectors.calibrated import Calibrated, Explanation
+from regime.reference import Reference
+
+Floats = NDArray[np.float64]
+NAMES = ["atr", "copy", "flag", "roc", "rsi", "vol"]
+ROWS = 6_000
+STEP_MS = 300_000
+
+
+def rows_of(seed: int, rows: int) -> Floats:
+    """Autocorrelated features; `copy` nearly repeats `atr`, `flag` is 0 or 1. In name order."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, 6))
+    for t in range(1, rows):
+        x[t] = 0.8 * x[t - 1] + 0.6 * x[t]
+    x[:, 1] = 2 * x[:, 0] + 0.01 * x[:, 1] + 7
+    x[:, 2] = x[:, 2] > 0.5
+    return x
+
+
+REFERENCE = Reference(NAMES, rows_of(1, ROWS))
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return calibrate(REFERENCE, rows_per_false_alarm=2_000)
+
+
+@pytest.fixture
+def detector(calibration: Calibration) -> Calibrated:
+    found = Calibrated(rows_per_false_alarm=2_000)
+    found.reset_calibrated(REFERENCE, calibration)
+    return found
+
+
+def until_alarm(detector: Calibrated, rows: Iterable[Floats]) -> tuple[int, Explanation]:
+    for i, x in enumerate(rows):
+        detector.update(x)
+        if detector.drift_detected:
+            found = detector.explain()
+            assert found is not None
+            return i, found
+    raise AssertionError("no alarm")
+
+
+def test_reset_calibrates_as_calibrate_does(calibration: Calibration) -> None:
+    found = Calibrated(rows_per_false_alarm=2_000)
+    found.reset(REFERENCE)
+    assert found.calibration == calibration
+    assert found.threshold == calibration.limit_alarm
+
+
+def test_a_calibration_of_another_reference_is_refused(calibration: Calibration) -> None:
+    with pytest.raises(ValueError, match="another reference"):
+        Calibrated().reset_calibrated(Reference(NAMES, rows_of(2, ROWS)), calibration)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rows_per_false_alarm": 0}, {"rows_per_false_alarm": math.nan}, {"rows_per_false_alarm": True},
+                {"rows_per_day": 0}, {"rows_per_day": 1.5}],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_refused_in_words(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Calibrated(**options)  # type: ignore[arg-type]
+
+
+def test_it_is_warm_after_289_rows(detector: Calibrated) -> None:
+    for i, x in enumerate(rows_of(3, 300)):
+        detector.update(x)
+        assert detector.warm is (i >= 288)
+
+
+def test_a_shifted_feature_is_named_once_with_its_copy(detector: Calibrated) -> None:
+    x = rows_of(4, 1_400)
+    x[800:, 0] += 1.5
+    x[800:, 1] += 3.0
+    at, _ = until_alarm(detector, x)
+    assert 800 <= at < 830
+    for row in x[at + 1 : 860]:
+        detector.update(row)
+    found = detector.explain()
+    assert found is not None
+    assert found.kind == "location"
+    assert {found.features[0].name, *found.features[0].like} == {"atr", "copy"}
+    assert all(not {"atr", "copy"} & {f.name, *f.like} for f in found.features[1:])
+    assert found.started_rows_ago_low <= 60 <= found.started_rows_ago_high
+    assert found.severity > 1
+
+
+def test_a_wider_feature_is_a_change_of_scale(detector: Calibrated) -> None:
+    x = rows_of(5, 1_400)
+    x[800:, 4] *= 3.0
+    at, found = until_alarm(detector, x)
+    assert 800 <= at < 900
+    assert found.features[0].name == "rsi"
+    assert found.kind == "scale"
+
+
+def test_a_flag_that_is_always_up_is_found(detector: Calibrated) -> None:
+    x = rows_of(27, 1_600)
+    x[800:, 2] = 1.0
+    at, found = until_alarm(detector, x)
+    assert 800 <= at < 1_200
+    assert found.features[0].name == "flag"
+
+
+def test_levels_go_up_at_their_limits_and_down_at_recovery(detector: Calibrated, calibration: Calibration) -> None:
+    x = np.concatenate([rows_of(7, 700), rows_of(8, 150) + np.array([3, 6, 0, 3, 3, 3]), rows_of(9, 3_000)])
+    before, seen = "calm", set()
+    for row in x:
+        detector.update(row)
+        if not detector.warm:
+            continue
+        seen.add(detector.level)
+        if detector.statistic > calibration.limit_alarm:
+            assert detector.level == "alarm"
+        elif detector.statistic < calibration.limit_recovery:
+            assert detector.level == "calm"
+        elif before == "alarm":
+            assert detector.level == "alarm"
+        before = detector.level
+    assert "alarm" in seen
+    assert detector.level == "calm", "it comes down again after the change has ended"
+
+
+def test_state_is_bit_exact_through_copies(calibration: Calibration) -> None:
+    one, other = Calibrated(), Calibrated()
+    one.reset_calibrated(REFERENCE, calibration)
+    other.reset_calibrated(REFERENCE, Calibration.from_json(calibration.to_json()))
+    x = rows_of(10, 900)
+    x[::7, 3] = np.nan
+    for row in x[:500]:
+        one.update(row)
+    state = one.state()
+    assert state is not None
+    other.load_state(state)
+    for row in x[500:]:
+        one.update(row)
+        other.update(row)
+        assert one.statistic == other.statistic
+        assert one.fingerprint() == other.fingerprint()
+    assert one.explain() == other.explain()
+
+
+def test_a_state_of_another_shape_is_refused(detector: Calibrated) -> None:
+    state = detector.state()
+    assert state is not None
+    state["state"] = state["state"][:, :3]
+    with pytest.raises(ValueError, match="another set-up"):
+        detector.load_state(state)
+
+
+def test_a_feature_that_stays_away_stops_counting_and_begins_anew(detector: Calibrated) -> None:
+    x = rows_of(11, 1_600)
+    x[500:560, 4] += 6.0
+    x[560:1_200, 4] = np.nan
+    quiet = []
+    for i, row in enumerate(x):
+        detector.update(row)
+        found = detector.explain()
+        if i >= 860 and found is not None:
+            quiet.append(all(f.name != "rsi" for f in found.features) or i >= 1_200)
+    assert all(quiet)
+
+
+def test_the_hour_is_taken_into_account() -> None:
+    ts = 1_699_920_000_000 + STEP_MS * np.arange(9_000, dtype=np.int64)
+    wave = 1.5 * np.sin(2 * np.pi * ts / DAY_MS)[:, None]
+    reference = Reference(NAMES[:2], rows_of(12, 9_000)[:8_000, [0, 3]] + wave[:8_000], ts_ms=ts[:8_000])
+    calibration = calibrate(reference, rows_per_false_alarm=2_000)
+    assert calibration.season
+    fresh = rows_of(13, 1_000)[:, [0, 3]] + wave[8_000:]
+    answers = []
+    for told in (True, False):  # told the time, and counting on from the end of the reference: the same
+        detector = Calibrated(rows_per_false_alarm=2_000)
+        detector.reset_calibrated(reference, calibration)
+        for row, at in zip(fresh, ts[8_000:], strict=True):
+            detector.update(row, int(at) if told else None)
+        answers.append(detector.statistic)
+    assert answers[0] == answers[1]
+    assert answers[0] < calibration.limit_alarm
+
+
+def test_huge_values_are_only_huge(detector: Calibrated) -> None:
+    for row in rows_of(14, 400):
+        detector.update(row * 1e300)
+    assert math.isfinite(detector.statistic)
+    assert detector.drift_detected
+
+
+def test_cold_has_no_explanation(detector: Calibrated) -> None:
+    assert detector.explain() is None
+    assert np.isnan(detector.feature_statistics).all()
