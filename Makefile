@@ -71,6 +71,8 @@ $(VENV)/.stamp-runtime: requirements.lock $(VENV)/.made-in
 # pyproject.toml too: it holds the version and the name of the command.
 $(VENV)/.stamp-project: pyproject.toml $(VENV)/.stamp-runtime
 	@$(PIP_INSTALL) --no-index --no-deps --no-build-isolation --editable .
+	@echo "Compiling the detectors' inner loops, once ..."
+	@$(PY) -c 'from regime.kernels import warm; warm()'
 	@touch $@
 
 $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp-project
@@ -87,9 +89,9 @@ demo: setup ## Start the service with a made market and show it at work (ONCE=1:
 # --- check -------------------------------------------------------------------------------------------------------
 
 # One thread each: the tests already use every core, and sums must not depend on how many there are.
-test unit bench: export OMP_NUM_THREADS = 1
-test unit bench: export OPENBLAS_NUM_THREADS = 1
-test unit bench: export MPLBACKEND = Agg
+test unit bench bench-detection: export OMP_NUM_THREADS = 1
+test unit bench bench-detection: export OPENBLAS_NUM_THREADS = 1
+test unit bench bench-detection: export MPLBACKEND = Agg
 
 .PHONY: test
 test: setup lint ## Everything that must be right before a change goes in: lint, then the tests with their coverage
@@ -115,6 +117,14 @@ unit: $(VENV)/.stamp-dev ## The tests alone, without coverage (JOBS=0 ARGS='-k a
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## The benchmarks in tests/bench
 	$(PY) -m pytest tests/bench -s $(ARGS)
+
+.PHONY: bench-detection
+bench-detection: $(VENV)/.stamp-dev ## False alarms and delays of the detectors, on fresh seeds (SEED=n, QUICK=1)
+	$(PY) tests/bench/bench_detection.py --seed $(or $(SEED),1) $(if $(QUICK),--quick)
+
+.PHONY: pictures
+pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)
+	$(PY) docs/pictures/make_report_picture.py
 
 # --- look after --------------------------------------------------------------------------------------------------
 

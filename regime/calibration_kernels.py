@@ -29,7 +29,7 @@ LEVELS = 2
 """Running means of unwhitened scores."""
 SCALES = 3
 """CUSUMs on squared residuals."""
-DENSE = 3
+DENSE = 2
 """Running means of whitened scores whose squares are summed over the features; two sums each."""
 CHANNELS = DRIFTS + LEVELS + SCALES
 """Channels with one statistic per feature; `2 * DENSE` more have one for all."""

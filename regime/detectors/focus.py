@@ -18,11 +18,11 @@ Ints = NDArray[np.int64]
 LONGEST = 1024
 # What a change so many values old has added to its score: mean, and scale.
 _BONUS_MEAN = (
-    (1, -0.9), (3, 0.1), (8, 1.5), (20, 3.9), (50, 4.6), (110, 5.3), (200, 6.4), (320, 6.7), (480, 6.1), (700, 3.6),
+    (1, -1.9), (3, 0.4), (8, 2.5), (20, 4.5), (50, 4.7), (110, 5.3), (200, 6.4), (320, 6.8), (480, 6.1), (700, 3.6),
     (1024, 1.9),
 )  # fmt: skip
 _BONUS_SCALE = (
-    (1, -3.7), (3, -2.3), (8, -1.3), (20, -0.1), (50, 0.9), (110, 2.5), (200, 3.7), (320, 4.3), (480, 4.7), (1024, 4.4),
+    (1, -4.3), (3, -2.9), (8, -1.9), (20, -0.7), (50, 0.3), (110, 1.9), (200, 3.1), (320, 3.7), (480, 4.1), (1024, 3.8),
 )  # fmt: skip
 _BONUS_CALMER = -2.0
 # Limit at which one feature rings once in so many of its values, simulated (see the docstring).

@@ -35,12 +35,12 @@ REFERENCE = Reference(NAMES, rows_of(1, ROWS))
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    return calibrate(REFERENCE, rows_per_false_alarm=2_000)
+    return calibrate(REFERENCE, rows_per_false_alarm=10_000)
 
 
 @pytest.fixture
 def detector(calibration: Calibration) -> Calibrated:
-    found = Calibrated(rows_per_false_alarm=2_000)
+    found = Calibrated(rows_per_false_alarm=10_000)
     found.reset_calibrated(REFERENCE, calibration)
     return found
 
@@ -56,7 +56,7 @@ def until_alarm(detector: Calibrated, rows: Iterable[Floats]) -> tuple[int, Expl
 
 
 def test_reset_calibrates_as_calibrate_does(calibration: Calibration) -> None:
-    found = Calibrated(rows_per_false_alarm=2_000)
+    found = Calibrated(rows_per_false_alarm=10_000)
     found.reset(REFERENCE)
     assert found.calibration == calibration
     assert found.threshold == calibration.limit_alarm
@@ -87,15 +87,15 @@ def test_a_shifted_feature_is_named_once_with_its_copy(detector: Calibrated) -> 
     x[800:, 0] += 1.5
     x[800:, 1] += 3.0
     at, _ = until_alarm(detector, x)
-    assert 800 <= at < 830
-    for row in x[at + 1 : 860]:
+    assert 800 <= at < 880
+    for row in x[at + 1 : 900]:
         detector.update(row)
     found = detector.explain()
     assert found is not None
     assert found.kind == "location"
     assert {found.features[0].name, *found.features[0].like} == {"atr", "copy"}
     assert all(not {"atr", "copy"} & {f.name, *f.like} for f in found.features[1:])
-    assert found.started_rows_ago_low <= 60 <= found.started_rows_ago_high
+    assert found.started_rows_ago_low <= 100 <= found.started_rows_ago_high
     assert found.severity > 1
 
 
@@ -179,12 +179,12 @@ def test_the_hour_is_taken_into_account() -> None:
     ts = 1_699_920_000_000 + STEP_MS * np.arange(9_000, dtype=np.int64)
     wave = 1.5 * np.sin(2 * np.pi * ts / DAY_MS)[:, None]
     reference = Reference(NAMES[:2], rows_of(12, 9_000)[:8_000, [0, 3]] + wave[:8_000], ts_ms=ts[:8_000])
-    calibration = calibrate(reference, rows_per_false_alarm=2_000)
+    calibration = calibrate(reference, rows_per_false_alarm=10_000)
     assert calibration.season
     fresh = rows_of(13, 1_000)[:, [0, 3]] + wave[8_000:]
     answers = []
     for told in (True, False):  # told the time, and counting on from the end of the reference: the same
-        detector = Calibrated(rows_per_false_alarm=2_000)
+        detector = Calibrated(rows_per_false_alarm=10_000)
         detector.reset_calibrated(reference, calibration)
         for row, at in zip(fresh, ts[8_000:], strict=True):
             detector.update(row, int(at) if told else None)
