@@ -125,6 +125,7 @@ bench-detection: $(VENV)/.stamp-dev ## False alarms and delays of the detectors,
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)
 	$(PY) docs/pictures/make_report_picture.py
+	$(PY) docs/pictures/make_detection_picture.py
 
 # --- look after --------------------------------------------------------------------------------------------------
 

@@ -187,10 +187,12 @@ def walk(
         count = state[S_COUNT]
         gap = state[S_GAP]
         variance = state[S_VARIANCE]
-        again = False
+        longest = numbers[N_GAP]
+        warm = numbers[N_WARM]
+        again = 0
         for f in range(features):
-            again = again or (here[f] > 0.0 and (gap[f] > numbers[N_GAP] or count[f] == 0.0))
-        if again:  # a feature that was away for long, or is new, begins from here
+            again += int(here[f] > 0.0) & (int(gap[f] > longest) | int(count[f] == 0.0))
+        if again > 0:  # a feature that was away for long, or is new, begins from here
             for f in range(features):
                 if here[f] > 0.0 and (gap[f] > numbers[N_GAP] or count[f] == 0.0):
                     for k in range(STATES):
@@ -203,7 +205,7 @@ def walk(
         for f in range(features):
             gap[f] = (gap[f] + 1.0) * (1.0 - here[f])
             share[f] = 1.0 / (count[f] + 1.0)
-            go[f] = here[f] if count[f] >= numbers[N_WARM] else 0.0
+            go[f] = here[f] if count[f] >= warm else 0.0
             e[f] = zt[f]
         for k in range(LAGS):
             phi = table[T_PHI + k]
@@ -224,22 +226,27 @@ def walk(
             for f in range(features):
                 lag[f] = newer[f] if here[f] > 0.0 else lag[f]
         lag = state[S_LAG]
+        sigma = table[T_SIGMA]
+        middle = table[T_U_MEAN]
+        scale = table[T_U_SCALE]
+        per_square = table[T_SQUARE]
         devol = numbers[N_DEVOL]
         square = numbers[N_SQUARE]
         clip = numbers[N_CLIP]
         for f in range(features):
             lag[f] = zt[f] if here[f] > 0.0 else lag[f]
-            v = e[f] * table[T_SIGMA, f]
+            v = e[f] * sigma[f]
             s = v * v
             s = s if s < square else square
-            q[f] = s * table[T_SQUARE, f]
-            v = (v / math.sqrt(variance[f]) - table[T_U_MEAN, f]) * table[T_U_SCALE, f]
+            q[f] = s * per_square[f]
+            v = (v / math.sqrt(variance[f]) - middle[f]) * scale[f]
             v = v if v < clip else clip
             u[f] = v if v > -clip else -clip
             s = variance[f] + here[f] * (1.0 - devol) * (s - variance[f])
             variance[f] = s if s > 1e-3 else 1e-3
             count[f] += here[f]
-            ready[f] = 1.0 if count[f] > numbers[N_WARM] and gap[f] <= numbers[N_GAP] else 0.0
+            seen = 1.0 if count[f] > warm else 0.0
+            ready[f] = seen if gap[f] <= longest else 0.0
         if summing and weight[t] > 0.0:
             for f in range(features):
                 moments[0, f] += go[f]
@@ -363,20 +370,24 @@ def _channel(
         return
     loc = table[T_LOC + channel]
     inverse = table[T_INVERSE + channel]
-    largest = -np.inf
     if remembering:
         o = feature[channel]
         for f in range(features):
-            v = (stat[f] - loc[f]) * inverse[f]
-            o[f] = v
-            v = v if ready[f] > 0.0 else -np.inf
-            largest = largest if largest > v else v
-    else:
-        for f in range(features):
-            v = (stat[f] - loc[f]) * inverse[f]
-            v = v if ready[f] > 0.0 else -np.inf
-            largest = largest if largest > v else v
-    family[t, channel] = largest
+            o[f] = (stat[f] - loc[f]) * inverse[f]
+    for f in range(features):
+        v = (stat[f] - loc[f]) * inverse[f]
+        stat[f] = v if ready[f] > 0.0 else -np.inf
+    # The largest by halving: the same value as from first to last, in steps that need not wait for each other.
+    left = features
+    while left > 1:
+        half = (left + 1) // 2
+        first = stat[: left - half]
+        second = stat[half:left]
+        for f in range(left - half):
+            v = second[f]
+            first[f] = first[f] if first[f] > v else v
+        left = half
+    family[t, channel] = stat[0]
 
 
 def fresh_state(features: int) -> tuple[Any, Any]:

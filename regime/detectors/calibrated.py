@@ -87,6 +87,7 @@ class Calibrated:
     ...     if detector.drift_detected:
     ...         print(i, detector.explain().features[0].name, detector.explain().kind)
     ...         break
+    619 roc location
 
     References
     ----------

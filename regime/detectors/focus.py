@@ -27,8 +27,8 @@ _BONUS_SCALE = (
 _BONUS_CALMER = -2.0
 # Limit at which one feature rings once in so many of its values, simulated (see the docstring).
 _LIMITS = (
-    (30, 4.90), (100, 6.76), (300, 8.40), (1_000, 10.15), (3_000, 11.59), (10_000, 13.08), (30_000, 14.41),
-    (100_000, 15.84), (300_000, 17.11), (1_000_000, 18.47),
+    (30, 5.38), (100, 7.09), (300, 8.68), (1_000, 10.37), (3_000, 11.81), (10_000, 13.30), (30_000, 14.59),
+    (100_000, 16.00), (300_000, 17.30), (1_000_000, 18.65),
 )  # fmt: skip
 _LIMIT_SLOPE = 1.15
 """For each factor of e beyond the last."""
