@@ -179,7 +179,7 @@ class Calibration:
         return isinstance(other, Calibration) and self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
-        return hash(self.reference_id)
+        return int(self.reference_id[:15], 16)
 
 
 def calibrate(

@@ -47,7 +47,8 @@ class Adwin:
     all counts are of a feature's own values.
 
     All features go through one compiled loop. It alarms exactly where river's `ADWIN` does, which `river_adwin` wraps:
-    EQUALITY. A row of 200 features costs COST.
+    51,719 alarms on 10,000 streams of 2,500 rows, with gaps and restarts, none different (`bench_kernels.py
+    --equality 10000`). A row of 200 features costs about 6 us, a fifth of river's own loop; the state is 120 kB.
 
     Parameters
     ----------

@@ -3,8 +3,8 @@
     up_t   = max(0, up_{t-1}   + z_t - drift / 2)
     down_t = max(0, down_{t-1} - z_t - drift / 2)
 
-and the answer of a column is the largest of its sums, each as a share of its limit. A sum stops at `ceiling` times its
-limit, so that it can come down again in reasonable time when the column is as before.
+and the answer of a column is the largest of its sums, each as a share of its limit: as such the sums are kept. A sum
+stops at `ceiling` times its limit, so that it can come down again in reasonable time when the column is as before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def take(
     x: Floats,
     scale: Floats,
     drifts: Floats,
-    limits: Floats,
+    shares: Floats,
     sums: Floats,
     ratios: Floats,
     values: Floats,
@@ -35,30 +35,37 @@ def take(
     """Take one value of each column into `sums[2 * drifts, columns]` (up, down, up, ...), write `ratios[columns]`, and
     return the largest ratio.
 
-    `scale[3, columns]` holds size, mean, spread; the spread of a column that is not watched is infinite, and so are its
-    limits: its ratio is 0. `limits[drifts, columns]`. `values[columns]` is working memory.
+    `scale[3, columns]` holds size, mean, spread. `shares[drifts, columns]` is 1 / limit, and 0 for a column that is not
+    watched at that drift: its sums stay 0. `values[columns]` is working memory.
     """
     columns = x.shape[0]
     largest = 0.0
     for start in range(0, columns, _TOGETHER):
         end = min(start + _TOGETHER, columns)
-        for column in range(start, end):
-            z = (x[column] / scale[0, column] - scale[1, column]) / scale[2, column]
-            values[column] = z if abs(x[column]) < math.inf else math.nan
-            ratios[column] = 0.0
+        # Slices, counted from 0: only then does the compiler take several columns at once.
+        given, size, mean, spread = x[start:end], scale[0, start:end], scale[1, start:end], scale[2, start:end]
+        value, ratio = values[start:end], ratios[start:end]
+        for i in range(end - start):
+            z = (given[i] / size[i] - mean[i]) / spread[i]
+            value[i] = z if abs(given[i]) < math.inf else math.nan
+            ratio[i] = 0.0
         for k in range(drifts.shape[0]):
             slack = 0.5 * drifts[k]
-            for column in range(start, end):
-                z, limit = values[column], limits[k, column]
-                most = ceiling * limit
-                up, down = sums[2 * k, column], sums[2 * k + 1, column]
-                next_up = min(max(up + z - slack, 0.0), most)
-                next_down = min(max(down - z - slack, 0.0), most)
-                up = next_up if not math.isnan(z) else up
-                down = next_down if not math.isnan(z) else down
-                sums[2 * k, column] = up
-                sums[2 * k + 1, column] = down
-                ratios[column] = max(ratios[column], max(up, down) / limit)
-        for column in range(start, end):
-            largest = max(largest, ratios[column])
+            share, ups, downs = shares[k, start:end], sums[2 * k, start:end], sums[2 * k + 1, start:end]
+            for i in range(end - start):
+                z = value[i]
+                up = ups[i] + (z - slack) * share[i]
+                down = downs[i] - (z + slack) * share[i]
+                up = 0.0 if up < 0.0 else up
+                down = 0.0 if down < 0.0 else down
+                up = ceiling if up > ceiling else up
+                down = ceiling if down > ceiling else down
+                up = ups[i] if math.isnan(z) else up
+                down = downs[i] if math.isnan(z) else down
+                ups[i] = up
+                downs[i] = down
+                more = up if up > down else down
+                ratio[i] = more if more > ratio[i] else ratio[i]
+        for i in range(end - start):
+            largest = ratio[i] if ratio[i] > largest else largest
     return largest

@@ -134,9 +134,7 @@ def test_verify_log_walks_the_store_and_names_the_first_damaged_row(serve: Serve
     assert sound.returncode == 0, sound
     assert "60 events" in sound.stdout
     connection = apsw.Connection(str(served.store))
-    connection.execute(
-        "UPDATE events SET body = CAST(replace(body, ':9000000', ':9000001') AS BLOB) WHERE seq = 31"
-    )
+    connection.execute("UPDATE events SET body = CAST(replace(body, ':9000000', ':9000001') AS BLOB) WHERE seq = 31")
     assert connection.changes() == 1
     connection.close()
     damaged = regime("verify-log", str(served.store), cwd=tmp_path)

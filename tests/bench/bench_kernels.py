@@ -246,7 +246,7 @@ def many(features: int, count: int, adwin: float, page: float) -> None:
     columns = features * count
     bank = CusumBank()
     bank.reset(Reference([f"f{i:03}" for i in range(features)], rng.standard_normal((4000, features))))
-    scale, limits = (np.tile(a, (1, count)) for a in (bank._scale, bank._limits))
+    scale, shares = (np.tile(a, (1, count)) for a in (bank._scale, bank._shares))
     drifts, live = np.array(bank.drifts), np.ones(columns, dtype=np.bool_)
     sums, ratios, values = np.zeros((2 * len(drifts), columns)), np.zeros(columns), np.zeros(columns)
     own, whole = np.tile(hinkley.EMPTY, (columns, 1)), np.zeros((columns, 3), dtype=np.int64)
@@ -254,7 +254,7 @@ def many(features: int, count: int, adwin: float, page: float) -> None:
     rows = rng.standard_normal((24, columns))
 
     def cusum_step(x: Floats) -> None:
-        cusum.take(x, scale, drifts, limits, sums, ratios, values, 2.0)
+        cusum.take(x, scale, drifts, shares, sums, ratios, values, 2.0)
         ratios.reshape(count, features).max(axis=1)  # the statistic of each stream
 
     print(f"\n{count:,} streams x {features} features, one row of each")
