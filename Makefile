@@ -72,7 +72,7 @@ $(VENV)/.stamp-runtime: requirements.lock $(VENV)/.made-in
 $(VENV)/.stamp-project: pyproject.toml $(VENV)/.stamp-runtime
 	@$(PIP_INSTALL) --no-index --no-deps --no-build-isolation --editable .
 	@echo "Compiling the detectors' inner loops, once ..."
-	@$(PY) -c 'from regime.kernels import warm; warm()'
+	@$(PY) -m regime_service.warm
 	@touch $@
 
 $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp-project

@@ -58,7 +58,8 @@ class Focus:
 
     **Delay, measured** on fresh seeds beside others: independent normal values, one feature, every limit tuned to
     one false alarm in 5,000 rows, change after 300 rows; two seeds of 3,000 runs, standard error about 1 %. Reference
-    of 2,000 rows, unless said. As a multiple of the delay of the best test that knows both laws (131, 43.6, 13.7, 91.1, 35.4 rows):
+    of 2,000 rows, unless said. As a multiple of the delay of the best test that knows both laws (131, 43.6, 13.7, 91.1,
+    35.4 rows):
 
     | | mean +0.25 | +0.5 | +1 | variance x1.5 | x2 |
     |---|---|---|---|---|---|

@@ -76,7 +76,7 @@ class Kswin:
             raise ValueError(f"seed is a whole number from 0: {seed!r}")
         if not 0 <= share_limit <= 1:
             raise ValueError(f"share_limit is a share of the features, from 0 to 1: {share_limit!r}")
-        self.options: dict[str, float] = {"alpha": alpha, "window_size": window_size, "stat_size": stat_size}
+        self.options: dict[str, Any] = {"alpha": alpha, "window_size": window_size, "stat_size": stat_size}
         self.seed = seed
         self.memory = memory
         self.share_limit = float(share_limit)

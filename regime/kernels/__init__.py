@@ -12,8 +12,9 @@ no numba.
 
 **Where the compiled code lies.** Beside the kernel, in `regime/kernels/__pycache__` (`*.nbi`, `*.nbc`). Where that
 folder cannot be written numba takes the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`, `numba/...`), and
-`NUMBA_CACHE_DIR` overrules both. Where nothing can be written numba refuses to define the kernel; set `NUMBA_CACHE_DIR`
-there. The entry is renewed when the kernel's file, numba's version or the processor changes.
+`NUMBA_CACHE_DIR` overrules both. Where none of them can be written every process compiles for itself, three seconds.
+An entry is renewed when the kernel's own file, numba's version or the processor changes; after a change in `_compile`
+delete the entries.
 """
 
 from __future__ import annotations

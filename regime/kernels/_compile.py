@@ -30,7 +30,20 @@ def kernel(result: Any, *arguments: Any) -> Callable[[Function], Function]:
     """
 
     def compiled(function: Function) -> Function:
-        decorate = njit(result(*arguments), cache=True, error_model="numpy")
+        signature = result(*arguments)
+        try:
+            decorate = njit(signature, cache=True, error_model="numpy")
+            return cast(Function, decorate(function))
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+        # No folder can be written: compile anew in every process rather than not at all.
+        decorate = njit(signature, error_model="numpy")
         return cast(Function, decorate(function))
 
     return compiled
+
+
+def inner(function: Function) -> Function:
+    """Compile a part of a kernel into the kernels that call it."""
+    return cast(Function, njit(error_model="numpy", inline="always")(function))

@@ -14,10 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from regime.kernels._compile import COUNT, FLAGS, OPTIONS_REAL, OPTIONS_WHOLE, REAL, ROW, TABLE, WHOLE, kernel
+from regime.kernels._compile import COUNT, FLAGS, OPTIONS_REAL, OPTIONS_WHOLE, REAL, ROW, TABLE, WHOLE, inner, kernel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,7 +27,7 @@ WIDTH, SEEN, AGE = 0, 1, 2
 _NEVER = np.iinfo(np.int64).max
 
 
-@njit(cache=True, error_model="numpy", inline="always")  # type: ignore[misc, unused-ignore]
+@inner
 def _clearly_inside(n0: float, n1: float, u0: float, u1: float, bound: float) -> bool:
     """Whether two halves differ by so much less than the bound that no rounding could make it an alarm.
 
