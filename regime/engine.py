@@ -412,7 +412,8 @@ class Engine:
         view = View(
             now_ms=state.clock_ms, timeframe_ms=self._timeframe_ms, side=side, model=self._model, data=self._data(),
             evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())), drawdown_ratio=state.drawdown.ratio,
-            drawdown_source=state.drawdown.source, standing=None, standing_since_ms=None, lifted_ms=None, signals=self._signal_view(side),
+            drawdown_source=state.drawdown.source, standing=None, standing_since_ms=None,
+            lifted_ms=None, signals=self._signal_view(side),
         )  # fmt: skip
         overrides = [o for o in state.overrides if o.side in (None, side)]
         return self._policy.decide(state.sides[side], view, overrides, observed=observed)

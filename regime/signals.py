@@ -1,12 +1,12 @@
 """How often the model gives a signal, against how often it did in its training period.
 
-A bot that gave 14 signals a day in the backtest and almost none live has another market, another model or broken inputs;
-its win rate will say so late or never. Signals come in bursts, so their counts are overdispersed: a Poisson limit would
-ring on every quiet weekend. The count over `HORIZON_DAYS` is held against a negative binomial law whose mean and variance
-are those of the reference's own windows of that length (McCullagh & Nelder 1989, chapter 6, on overdispersion).
+A bot that gave 14 signals a day in the backtest and almost none live has another market, another model or broken
+inputs; its win rate will say so late or never. Signals come in bursts, so their counts are overdispersed: a Poisson
+limit would ring on every quiet weekend. The count over `HORIZON_DAYS` is held against a negative binomial law whose
+mean and variance are those of the reference's own windows of that length (McCullagh & Nelder 1989, chapter 6).
 
-It misleads where the reference's probabilities are in-sample (a model is surer of what it was trained on), and where the
-base entry threshold was changed since. Needs `WINDOWS_MIN` windows; a shorter reference gives no law, and silence.
+It misleads where the reference's probabilities are in-sample (a model is surer of what it was trained on), and where
+the base entry threshold was changed since. Needs `WINDOWS_MIN` windows; a shorter reference gives no law, and silence.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ HORIZON_DAYS = 3
 WINDOWS_MIN = 8
 LOOKS_PER_HORIZON = 6.0
 """A count over a sliding window, looked at after every candle, crosses a rare limit about as often as so many
-independent counts per window length would. Chosen on one set of simulated bots (3 gave 0.6 of the asked run length), then
-measured on 15 others: asked one false alarm of a side in 8,640 candles of 5 minutes, achieved / asked 0.84, 1.24 and 1.08
-with 30, 90 and 360 days of reference (`python tests/bench/bench_signals.py 15 9000`)."""
+independent counts per window length would. Chosen on one set of simulated bots (3 gave 0.6 of the asked run length),
+then measured on 15 others: asked one false alarm of a side in 8,640 candles of 5 minutes, achieved / asked 0.84, 1.24
+and 1.08 with 30, 90 and 360 days of reference (`python tests/bench/bench_signals.py 15 9000`)."""
 
 
 class SignalLaw(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ class SignalRate:
     By itself it changes nothing but the reasons, before any trade is lost; `pause` stops the side. Silent without
     probabilities in the reference, with less than 24 days of them, or before three days were seen live.
 
-    Measured on simulated bots, asked one false alarm of a side in 8,640 candles: one in 7,260 with 30 days of reference,
-    10,700 with 90, 9,350 with 360 (`python tests/bench/bench_signals.py 15 9000`).
+    Measured on simulated bots, asked one false alarm of a side in 8,640 candles: one in 7,260 with 30 days of
+    reference, 10,700 with 90, 9,350 with 360 (`python tests/bench/bench_signals.py 15 9000`).
 
     Parameters
     ----------

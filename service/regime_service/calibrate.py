@@ -88,7 +88,8 @@ def sentences(name: str, limits: Calibration, step_ms: int) -> list[str]:
         )
     said.append(
         f"  {len(limits.names)} features, about {report.effective_rank:.0f} of them independent; "
-        f"{len(report.dead)} dead, {len(report.duplicates)} groups of near-duplicates, {len(report.seasonal_features)} with a season."
+        f"{len(report.dead)} dead, {len(report.duplicates)} groups of near-duplicates, "
+        f"{len(report.seasonal_features)} with a season."
     )
     said += [f"  {warning}" for warning in report.warnings]
     return said

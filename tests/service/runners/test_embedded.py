@@ -109,7 +109,7 @@ def test_a_tick_is_in_the_log_where_time_alone_changed_something(start: Start) -
     assert any(b'"kind":"tick"' in raw for raw in kinds)
 
 
-@pytest.mark.parametrize("kind", ["ks", "adwin"])
+@pytest.mark.parametrize("kind", ["calibrated", "ks", "adwin", "river_adwin"])
 @pytest.mark.parametrize("snapshot_every", [40, 10_000])
 def test_a_restart_half_way_continues_bit_for_bit(start: Start, tmp_path: Path, kind: str, snapshot_every: int) -> None:
     """With ks from snapshot and tail; with river's objects, which nothing can take out, from the log alone."""
@@ -241,7 +241,7 @@ def test_a_version_never_falls_when_the_configuration_changes(start: Start) -> N
 
 def test_a_changed_configuration_restarts_to_the_same_digest_without_a_snapshot(start: Start) -> None:
     events, references = history()
-    river = [DetectorConfig(kind="adwin")]
+    river = [DetectorConfig(kind="river_adwin")]
     runner = start(EngineConfig(clock="event", detectors=river))
     feed(runner, events[:200], references, size=50)
     runner.stop()
