@@ -50,7 +50,7 @@ from regime.reference import Reference
 from regime.rules import DataView, Evidence, View
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
-from regime.watch import Arrays, Watch, calibrate_all
+from regime.watch import DAY_MS, Arrays, Watch, calibrate_all
 
 Floats = NDArray[np.float64]
 
@@ -73,6 +73,14 @@ class Step(NamedTuple):
     late: bool
     before: Decision | None
     """The answer before it; None for the first event of a stream."""
+
+
+class AlarmRate(NamedTuple):
+    """Alarms a day of one detector: asked for, and measured over so many candles."""
+
+    asked: float | None
+    measured: float | None
+    candles: int
 
 
 class StreamState(msgspec.Struct, kw_only=True):
@@ -101,6 +109,11 @@ class StreamState(msgspec.Struct, kw_only=True):
     trained_until_ms: int | None = None
     self_reference: bool = False
     model_version: str | None = None
+    watched: dict[str, int] = {}
+    alarms: dict[str, int] = {}
+    last_alarm_ms: dict[str, int] = {}
+    """By detector, since the reference came into force: candles judged, alarms (less than a day apart is one), and the
+    last candle over the limit. The measured rate, to be held against the one that was asked."""
     signals: dict[str, int] = {}
     signal_laws: dict[str, SignalLaw] = {}
     signals_seen: dict[str, bytes] = {}
@@ -326,6 +339,7 @@ class Engine:
             state.non_finite = tuple(name for name in state.non_finite if name in live and name not in state.nullable)
         self._rows = []
         state.calibrations, state.revision = event.calibrations, event.revision
+        state.watched, state.alarms, state.last_alarm_ms = {}, {}, {}
         self._compare_with(reference, start=True)
         state.signals_seen, state.signal_laws = {}, self._signal_laws(reference)
 
@@ -358,7 +372,7 @@ class Engine:
         for side, claims in (("long", reference.probability_long), ("short", reference.probability_short)):
             if claims is not None:
                 law = signal_law(
-                    claims, self._model.entry, rows_per_day=86_400_000 / self._timeframe_ms, rows_per_false_alarm=each
+                    claims, self._model.entry, rows_per_day=DAY_MS / self._timeframe_ms, rows_per_false_alarm=each
                 )
                 if law is not None:
                     found[side] = law
@@ -373,14 +387,13 @@ class Engine:
     def _judge(self, event: AnyEvent) -> bool:
         state = self._state
         state.overrides = [o for o in state.overrides if o.until_ms is None or o.until_ms > state.clock_ms]
-        observed = isinstance(event, Observation if self._config.require_observations else Observation | Trade)
         try:
-            rulings = self._rule_sides(observed=observed)
+            rulings = self._rule_sides(event)
         except Exception as error:
             if state.error is not None:
                 raise  # Not even the fault could be voted: nothing safe can be said, and nothing is.
             state.error = _in_words(error)
-            rulings = self._rule_sides(observed=observed)
+            rulings = self._rule_sides(event)
         told = Sides(long=rulings["long"].told, short=rulings["short"].told)
         computed = Sides(long=rulings["long"].computed, short=rulings["short"].computed)
         changed = told != state.told or (self._config.mode == "shadow" and computed != state.computed)
@@ -403,9 +416,24 @@ class Engine:
             computed=state.computed if self._config.mode == "shadow" else None,
         )  # fmt: skip
 
-    def _rule_sides(self, *, observed: bool) -> dict[str, Ruling]:
+    def _rule_sides(self, event: AnyEvent) -> dict[str, Ruling]:
         evidence = tuple(self.evidence())
+        if isinstance(event, Observation):
+            self._count_alarms(evidence, event.ts_ms)
+        observed = isinstance(event, Observation if self._config.require_observations else Observation | Trade)
         return {side: self._rule(side, evidence, observed=observed) for side in SIDES}
+
+    def _count_alarms(self, evidence: Iterable[Evidence], ts_ms: int) -> None:
+        state = self._state
+        for found in evidence:
+            if not found.warm:
+                continue
+            state.watched[found.name] = state.watched.get(found.name, 0) + 1
+            if found.drift:
+                last_ms = state.last_alarm_ms.get(found.name)
+                if last_ms is None or ts_ms - last_ms > DAY_MS:
+                    state.alarms[found.name] = state.alarms.get(found.name, 0) + 1
+                state.last_alarm_ms[found.name] = ts_ms
 
     def _rule(self, side: Side, evidence: tuple[Evidence, ...], *, observed: bool) -> Ruling:
         state = self._state
@@ -464,6 +492,25 @@ class Engine:
             return []
         scored = [] if self._scores.reference is None else self._scores.evidence()
         return [*self._features.evidence(), *scored]
+
+    def alarm_rates(self) -> dict[str, AlarmRate]:
+        """Return, by detector, alarms a day: asked for (None where no rate is promised) and measured so far.
+
+        True alarms count as well: nobody told us which were false.
+        """
+        rates = {}
+        for watch in self.watches:
+            limits = watch.calibrations()
+            for found in watch.evidence():
+                per_day = DAY_MS / self._timeframe_ms
+                kept = limits.get(found.kind)
+                candles = self._state.watched.get(found.name, 0)
+                rates[found.name] = AlarmRate(
+                    asked=None if kept is None or self._state.self_reference else per_day / kept.rows_per_false_alarm,
+                    measured=self._state.alarms.get(found.name, 0) / candles * per_day if candles else None,
+                    candles=candles,
+                )
+        return rates
 
     def inherit(self, drawdown: Drawdown) -> None:
         """Take over the account's history of a model this stream joins later."""

@@ -164,6 +164,7 @@ class Service:
             self.counters,
             health=self.health,
             evidence=lambda: {key: view.evidence for key, view in self.board.now.views.items()},
+            alarm_rates=lambda: {key: view.alarm_rates for key, view in self.board.now.views.items()},
             version=version("regimegate"),
         )
         ports = Ports(
@@ -210,7 +211,8 @@ def explain(engine: Engine) -> dict[str, Any]:
             "features_without_value": list(state.non_finite),
         },
         "drawdown": {"ratio": state.drawdown.ratio, "source": state.drawdown.source},
-        "detectors": evidence, "sides": sides,
+        "detectors": evidence, "alarms_per_day": {k: r._asdict() for k, r in engine.alarm_rates().items()},
+        "sides": sides,
         "overrides": [msgspec.to_builtins(o) for o in state.overrides],
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from regime.decision import Decision
+from regime.engine import AlarmRate
 from regime.events import StreamKey
 from regime.outcomes import Outcome
 from regime.rules import Evidence
@@ -21,6 +22,7 @@ class StreamView(NamedTuple):
     """What the engine shows of a stream beside its decision, for metrics and page."""
 
     evidence: tuple[Evidence, ...]
+    alarm_rates: Mapping[str, AlarmRate]
     outcomes: Mapping[str, tuple[Outcome, ...]]
     """By side, the last 50, oldest first."""
     drawdown_ratio: float

@@ -23,6 +23,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from regime.decision import Decision, TradingState
+from regime.engine import AlarmRate
 from regime.events import SIDES, StreamKey
 from regime.rules import Evidence
 from regime_service.board import Board
@@ -100,6 +101,11 @@ def no_evidence() -> Mapping[StreamKey, Sequence[Evidence]]:
     return {}
 
 
+def no_rates() -> Mapping[StreamKey, Mapping[str, AlarmRate]]:
+    """What to say where nothing is watched."""
+    return {}
+
+
 class RegimeCollector(Collector):
     """Reads everything at scrape time.
 
@@ -113,6 +119,8 @@ class RegimeCollector(Collector):
         Whether the service can answer and store, and how full its queue is. Must be quick and must not raise.
     evidence
         What each stream's detectors say now; called once a scrape.
+    alarm_rates
+        How often they rang, and how often they were asked to; called once a scrape.
     version
         Of this software.
     streams_max
@@ -126,6 +134,7 @@ class RegimeCollector(Collector):
         *,
         health: Callable[[], Readiness],
         evidence: Callable[[], Mapping[StreamKey, Sequence[Evidence]]] = no_evidence,
+        alarm_rates: Callable[[], Mapping[StreamKey, Mapping[str, AlarmRate]]] = no_rates,
         version: str = "",
         streams_max: int = STREAMS_MAX,
     ) -> None:
@@ -133,6 +142,7 @@ class RegimeCollector(Collector):
         self._counters = counters
         self._health = health
         self._evidence = evidence
+        self._alarm_rates = alarm_rates
         self._version = version
         self._streams_max = streams_max
 
@@ -146,6 +156,7 @@ class RegimeCollector(Collector):
         yield from self._service(streams=len(known), unexported=len(known) - len(shown))
         yield from _decisions(shown)
         yield from _drift(shown, self._evidence())
+        yield from _rates(shown, self._alarm_rates())
         yield from self._counts()
 
     def _service(self, *, streams: int, unexported: int) -> Iterator[Metric]:
@@ -233,6 +244,23 @@ def _drift(shown: Mapping[StreamKey, Decision], evidence: Mapping[StreamKey, Seq
                 statistic.add_metric((*key, found.name), found.statistic)
                 limit.add_metric((*key, found.name), found.limit)
     yield from (statistic, limit)
+
+
+def _rates(shown: Mapping[StreamKey, Decision], rates: Mapping[StreamKey, Mapping[str, AlarmRate]]) -> Iterator[Metric]:
+    labels = (*STREAM, "detector")
+    asked = GaugeMetricFamily(
+        "regime_false_alarm_budget", "False alarms a day that a detector was calibrated for.", labels=labels
+    )
+    measured = GaugeMetricFamily(
+        "regime_alarm_rate", "Alarms a day since the reference came into force, true ones included.", labels=labels
+    )
+    for key in shown:
+        for detector, rate in list(rates.get(key, {}).items())[:DETECTORS_MAX]:
+            if rate.asked is not None:
+                asked.add_metric((*key, detector), rate.asked)
+            if rate.measured is not None:
+                measured.add_metric((*key, detector), rate.measured)
+    yield from (asked, measured)
 
 
 def exposition(collector: Collector) -> Callable[[], bytes]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from regime.config import DetectorConfig, EngineConfig
-from regime.engine import FEATURE_SHARE, SCORE_SHARE, SIGNAL_SHARE, scores, watches
+from regime.engine import FEATURE_SHARE, SCORE_SHARE, SIGNAL_SHARE, Engine, scores, watches
+from regime.events import Observation, Recalibrated, StreamKey
 from regime.reference import Reference
 from regime.watch import Watch
 
@@ -88,3 +89,23 @@ def test_scores_are_a_reference_of_their_own_where_there_are_any() -> None:
     with_claims = Reference(plain.names, plain.values, probability_long=claims)
     found = scores(with_claims)
     assert found is not None and found.names == ("probability_long",)
+
+
+def test_alarms_less_than_a_day_apart_are_one_and_are_held_against_the_budget() -> None:
+    reference = sample()
+    key = StreamKey("m", "s", "5m")
+    engine = Engine(key, EngineConfig(clock="event"), {reference.reference_id: reference}.__getitem__)
+    engine.step(Recalibrated(model="m", version="1", reference_id=reference.reference_id))
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((2000, 4))
+    rows[900:, 2] += 1.5
+    for i, row in enumerate(rows):
+        features = dict(zip(reference.names, row.tolist(), strict=True))
+        engine.step(
+            Observation(model="m", symbol="s", timeframe="5m", ts_ms=(3000 + i) * FIVE_MINUTES, features=features)
+        )
+    rate = engine.alarm_rates()["calibrated"]
+    assert engine.state.alarms == {"calibrated": 1}, "it never stopped ringing: one alarm"
+    assert rate.asked == pytest.approx(0.5 / 30)
+    assert rate.measured == pytest.approx(1 / (rate.candles / DAY))
+    assert 1600 <= rate.candles <= 2000, "not judged while cold"

@@ -16,7 +16,14 @@ KEY = StreamKey("m", "BTC/USDT:USDT", "5m")
 
 def view(observations: int) -> StreamView:
     return StreamView(
-        evidence=(), outcomes={}, drawdown_ratio=0.0, drawdown_source="", observations=observations, late=0, holes=0
+        evidence=(),
+        alarm_rates={},
+        outcomes={},
+        drawdown_ratio=0.0,
+        drawdown_source="",
+        observations=observations,
+        late=0,
+        holes=0,
     )
 
 

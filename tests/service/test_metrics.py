@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from regime.decision import Decision, SideDecision, Sides, TradingState
+from regime.engine import AlarmRate
 from regime.events import StreamKey
 from regime.rules import Evidence
 from regime_service.board import Board
@@ -211,3 +212,11 @@ def test_two_services_in_one_process_do_not_see_each_other(board: Board) -> None
     full = exposition(RegimeCollector(board, Counters(), health=Well))
     assert b"regime_decision_version{" in full()
     assert b"regime_decision_version{" not in empty()
+
+
+def test_the_measured_rate_of_alarms_stands_beside_the_one_that_was_asked(board: Board) -> None:
+    rates = {KEY: {"calibrated": AlarmRate(0.02, 0.1, 2880), "scores.ks": AlarmRate(None, None, 0)}}
+    found = scrape(board, alarm_rates=lambda: rates)
+    assert found["regime_false_alarm_budget", labelled(detector="calibrated")] == 0.02
+    assert found["regime_alarm_rate", labelled(detector="calibrated")] == 0.1
+    assert not any(("detector", "scores.ks") in labels for _, labels in found), "no promise, no figure: silence"

@@ -480,7 +480,7 @@ def _differs(again: Decision, served: Decision) -> bool:
 def _view(engine: Engine) -> StreamView:
     state = engine.state
     return StreamView(
-        evidence=tuple(engine.evidence()),
+        evidence=tuple(engine.evidence()), alarm_rates=engine.alarm_rates(),
         outcomes={side: tuple(outcomes[-50:]) for side, outcomes in state.outcomes.items()},
         drawdown_ratio=state.drawdown.ratio, drawdown_source=state.drawdown.source,
         observations=state.observations, late=state.late, holes=state.holes,
