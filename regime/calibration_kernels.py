@@ -5,6 +5,8 @@ row at a time), so both see the same bits. Columns are features; everything that
 `table`, everything that changes is a row of `state`. No `fastmath`: operations stand in a fixed order, element by
 element, and the few sums over features run from the first to the last one. A missing value is multiplied away
 (`a + 0.0 * b` is exactly `a`), so a gap leaves a feature bit for bit as it was.
+
+The interpreter's lock is given up while they run: the service finds limits beside the thread that answers bots.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ MOMENTS = 2 * (1 + LEVELS) + 2
 Z_MAX = 5.0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def scores(x: Floats, basis: Floats, table: Floats, out: Floats, present: Floats) -> None:
     """Normal scores of `x` (rows x features) without season into `out`; 1 where there is a value into `present`."""
     rows, features = x.shape
@@ -111,7 +113,7 @@ def scores(x: Floats, basis: Floats, table: Floats, out: Floats, present: Floats
             out[t, f] = total[f] if here[f] > 0.0 else 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Floats) -> None:
     """Add the products of the regressors (lags, running means) and of the value into `out[i, j, features]`,
     j >= i; the number of rows counted into `out[-1, 0]`."""
@@ -147,7 +149,7 @@ def gram(z: Floats, present: Floats, weight: Floats, numbers: Floats, out: Float
             count[f] += present[t, f]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def walk(
     z: Floats,
     present: Floats,
@@ -345,7 +347,7 @@ def walk(
         clock[0] = now + 1.0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _channel(
     channel: int,
     t: int,

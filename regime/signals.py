@@ -14,7 +14,6 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc
 
 Floats = NDArray[np.float64]
 
@@ -80,6 +79,8 @@ def _limits(mean: float, variance: float, tail: float) -> tuple[int, int]:
     """Return the smallest and the largest count that are not rarer than `tail`, each on its side."""
     if mean <= 0:
         return 0, 0
+    from scipy.special import betainc  # Here, because it takes 0.4 s to load and a start should not wait for it.
+
     p = min(mean / max(variance, mean * 1.0001), 1.0)
     size = mean * p / (1 - p)
     counts = np.arange(int(mean + 60 * variance**0.5) + 2)
