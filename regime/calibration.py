@@ -343,6 +343,9 @@ def _fit(sample: _Sample, weight: Floats, season: Floats, basis: Floats) -> _Law
     chosen = sample.values[weight > 0]
     chosen = np.sort(chosen[:: max(len(chosen) // 13_000, 1)], axis=0)
     for f in np.flatnonzero(sample.live):
+        if np.isnan(chosen[0, f]):  # Sorted, so nothing but gaps: these rows know nothing of it.
+            table[k.T_LIVE, f] = 0.0
+            continue
         knots, slopes, zero = _normal_map(chosen[: np.count_nonzero(~np.isnan(chosen[:, f])), f], k.Z_MAX)
         table[k.T_KNOT : k.T_KNOT + k.KNOTS, f] = knots
         table[k.T_SLOPE : k.T_SLOPE + k.KNOTS + 1, f] = slopes

@@ -54,7 +54,7 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     """Base entry threshold: the bot enters when its probability reaches it."""
     exit: Ratio = 0.75
     """Base exit threshold: the bot leaves when its exit probability reaches it."""
-    fee_ratio: Annotated[float, Meta(ge=0.0, le=0.1)] = 0.0005
+    fee_ratio: Annotated[float, Meta(ge=0.0, le=0.02)] = 0.0005
     """Fee per side (0.0005 is 0.05 %)."""
     trained_until: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     """Last day of the training data, `YYYY-MM-DD` (UTC)."""

@@ -100,11 +100,15 @@ class Curves(NamedTuple):
     guarded: list[float]
 
 
-def verdicts(trades: Sequence[Trade], decisions: Mapping[StreamKey, Sequence[Decision]]) -> list[Verdict]:
+def verdicts(
+    trades: Sequence[Trade], decisions: Mapping[StreamKey, Sequence[Decision]], *, base_entry: float = 0.0
+) -> list[Verdict]:
     """Return what the guard would have said to each real trade, in the order of opening.
 
     `decisions` holds the decisions of each stream as they were given, in order; those that changed nothing may be left
-    out. In shadow mode what was *computed* counts: what the guard would have said had it been listened to.
+    out. `base_entry` is the bot's own threshold: a trade under it is refused only while the guard asks for more, for
+    what the bot does by its own setting is not the guard's doing. In shadow mode what was *computed* counts: what the
+    guard would have said had it been listened to.
     """
     found = []
     times = {key: [decision.as_of_ms for decision in given] for key, given in decisions.items()}
@@ -112,17 +116,17 @@ def verdicts(trades: Sequence[Trade], decisions: Mapping[StreamKey, Sequence[Dec
         key = StreamKey(trade.model, trade.symbol, trade.timeframe)
         before = bisect_left if trade.closed_ms == trade.opened_ms else bisect_right
         at = before(times.get(key, []), trade.opened_ms)
-        found.append(_verdict(trade, decisions[key][at - 1] if at else None))
+        found.append(_verdict(trade, decisions[key][at - 1] if at else None, base_entry))
     return found
 
 
-def _verdict(trade: Trade, decision: Decision | None) -> Verdict:
+def _verdict(trade: Trade, decision: Decision | None, base_entry: float) -> Verdict:
     if decision is None:
         return Verdict(trade, None, 1.0, ())
     said = (decision.computed or decision.sides).of(trade.side)
     if said.state is not TradingState.ACTIVE:
         return Verdict(trade, decision, 0.0, tuple(reason.code for reason in said.reasons) or (str(said.state),))
-    if trade.entry_probability is not None and trade.entry_probability < said.entry:
+    if trade.entry_probability is not None and said.entry > base_entry and trade.entry_probability < said.entry:
         return Verdict(trade, decision, 0.0, (BELOW_ENTRY,))
     return Verdict(trade, decision, said.size_factor, ())
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from regime.calibration import Calibration
 from regime.config import EngineConfig
-from regime.engine import find_limits
+from regime.engine import FEATURE_SHARE, SCORE_SHARE, SIGNAL_SHARE, find_limits
 from regime.errors import OperatorError
 from regime.events import Recalibrated
 from regime.timeframe import timeframe_ms
@@ -63,10 +63,23 @@ def run_calibrate(
     else:
         for sentence in findings.sentences():
             console.print(sentence, markup=False, highlight=False)
+        console.print(
+            f"You asked for at most one false alarm in {config.false_alarm_days:g} days over {config.streams_expected} "
+            f"stream(s). The features get {FEATURE_SHARE:.0%} of that, the model's scores {SCORE_SHARE:.0%}, the rate "
+            f"of signals {SIGNAL_SHARE:.0%}.",
+            markup=False, highlight=False,
+        )  # fmt: skip
         for name, limits in found.items():
             for sentence in sentences(name, limits, step_ms):
                 console.print(sentence, markup=False, highlight=False)
     return 0 if all(limits.report.claim != "none" for limits in found.values()) else 1
+
+
+_CLAIMS = {
+    "counted": "the reference is long enough to have counted them",
+    "extrapolated": "that is extrapolated from more frequent alarms",
+    "none": "the reference is too short, so nothing is promised",
+}
 
 
 def sentences(name: str, limits: Calibration, step_ms: int) -> list[str]:
@@ -77,14 +90,14 @@ def sentences(name: str, limits: Calibration, step_ms: int) -> list[str]:
         return f"{rows * step_ms / 86_400_000:,.0f} days"
 
     said = [
-        f"{name}: asked for one false alarm in {limits.rows_per_false_alarm:,.0f} candles "
+        f"{name}: its part of your budget is one false alarm in {limits.rows_per_false_alarm:,.0f} candles "
         f"({days(limits.rows_per_false_alarm)}); the reference holds {report.rows:,} rows."
     ]
     if math.isfinite(limits.limit_alarm):
         said.append(
             f"  Limits: warning {limits.limit_warning:.2f}, alarm {limits.limit_alarm:.2f}, over again under "
             f"{limits.limit_recovery:.2f}. Expected run length {report.run_length:,.0f} candles "
-            f"({report.run_length_low:,.0f} to {report.run_length_high:,.0f}); the claim is {report.claim}."
+            f"({report.run_length_low:,.0f} to {report.run_length_high:,.0f}); {_CLAIMS[report.claim]}."
         )
     said.append(
         f"  {len(limits.names)} features, about {report.effective_rank:.0f} of them independent; "

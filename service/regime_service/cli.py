@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.set_defaults(run=_replay)
 
     calibrate = commands.add_parser(
-        "calibrate", help="find the limits a reference supports, and how far they can be trusted"
+        "calibrate", help="find the limits a reference supports, and say how far they hold (exit code 1: no promise)"
     )
     _common(calibrate)
     calibrate.add_argument("reference", metavar="FILE", help="training-period features: CSV, Parquet or JSONL")

@@ -56,7 +56,7 @@ def test_the_bodies_of_its_curl_lines_are_accepted(serve: Callable[..., Served],
     bodies = re.findall(
         r"curl -X POST localhost:8080(/v1/\w+) [^']*'Content-Type: application/json' -d '(.*?)'", readme, re.DOTALL
     )
-    assert [path for path, _ in bodies] == ["/v1/observations", "/v1/trades"]
+    assert [path for path, _ in bodies] == ["/v1/observations", "/v1/trades", "/v1/overrides"]
     for path, body in bodies:
         answer = served.post(path, body.encode())
         assert answer.status == 200, answer.body

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from regime import calibration_kernels as kernels
 from regime.calibration import DAY_MS, VERSION, Calibration, calibrate, episodes, season_basis
+from regime.detectors.calibrated import Calibrated
 from regime.errors import CorruptionError
 from regime.reference import Reference
 
@@ -199,3 +200,32 @@ def test_progress_is_told_from_begin_to_end() -> None:
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     assert all(text for _, text in told)
+
+
+@pytest.mark.parametrize("where", ["first sixth", "last sixth", "middle", "scattered", "one value", "moves once"])
+def test_a_feature_that_is_there_in_one_part_of_the_reference_only_breaks_nothing(where: str) -> None:
+    rows = 6000
+    values = np.random.default_rng(11).standard_normal((rows, 3))
+    kept = np.zeros(rows, dtype=bool)
+    if where == "first sixth":
+        kept[:1000] = True
+    elif where == "last sixth":
+        kept[-1000:] = True
+    elif where == "middle":
+        kept[2500:3500] = True
+    else:
+        kept[::7] = True
+    values[~kept, 1] = np.nan
+    if where == "one value":
+        values[kept, 1] = 2.0
+    elif where == "moves once":
+        values[:, 1] = 0.0
+        values[5000:, 1] = 1.0
+    reference = Reference(["a", "b", "c"], values)
+    found = calibrate(reference, rows_per_false_alarm=2000)
+    assert np.isfinite(found.limit_alarm)
+    detector = Calibrated(rows_per_false_alarm=2000)
+    detector.reset_calibrated(reference, found)
+    for row in np.random.default_rng(12).standard_normal((700, 3)):
+        detector.update(row)
+    assert np.isfinite(detector.statistic)

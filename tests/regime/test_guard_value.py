@@ -186,3 +186,11 @@ def test_an_empty_history_has_no_profit_and_no_drawdown() -> None:
 def test_drawdown_counts_from_the_start() -> None:
     assert max_drawdown([0.9, 1.2, 0.6]) == pytest.approx(0.5)
     assert max_drawdown([0.9]) == pytest.approx(0.1)
+
+
+def test_a_trade_under_the_bots_own_threshold_is_refused_only_while_the_guard_asks_for_more() -> None:
+    calm, raised = decision(10, side(entry=0.80)), decision(20, side(entry=0.85))
+    trades = [trade(15, 0.1, entry_probability=0.70), trade(25, 0.1, entry_probability=0.70)]
+    judged = verdicts(trades, {KEY: [calm, raised]}, base_entry=0.80)
+    assert [v.refused for v in judged] == [False, True]
+    assert [v.refused for v in verdicts(trades, {KEY: [calm, raised]})] == [True, True]

@@ -30,6 +30,7 @@ def test_it_says_what_was_found_and_writes_limits_that_can_be_read_back(
     code = main(["calibrate", str(write(tmp_path, 6000)), "--days", "1", "--out", str(out)])
     said = " ".join(capsys.readouterr().out.split())
     assert code == 0, said
+    assert "You asked for at most one false alarm in 1 days" in said
     assert "one false alarm in 576 candles (2 days)" in said, "half of the budget is for the features"
     assert "1 dead" in said
     (plain,) = json.loads(out.read_text("utf-8")).values()

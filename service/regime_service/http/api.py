@@ -111,6 +111,10 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
     return app
 
 
+SECONDS_MAX = 978_307_200_000
+"""2001-01-01 in milliseconds. On a wall clock an earlier time is one in seconds (those stay below it for ages)."""
+
+
 class _Api:
     """The endpoints. Each reads its request, asks one port and answers."""
 
@@ -182,6 +186,11 @@ class _Api:
         for i, event in enumerate(events):
             name = "closed_ms" if isinstance(event, Trade) else "ts_ms"
             ahead_ms = getattr(event, name) - now_ms
+            if getattr(event, name) < SECONDS_MAX:
+                path = name if single else f"[{i}].{name}"
+                errors.append(
+                    FieldError(path, "lies before 2001: that looks like seconds, and milliseconds are wanted")
+                )
             if ahead_ms > FUTURE_MS:
                 path = name if single else f"[{i}].{name}"
                 errors.append(FieldError(path, f"is {ahead_ms / 1000:,.0f} s in the future"))

@@ -101,7 +101,7 @@ def run_replay(options: ReplayOptions, console: Console) -> dict[str, Any]:
         _make_folder(options.out)
         key = StreamKey(options.model, options.symbol, options.timeframe)
         result = _play(inputs, config, key, options.out, bars)
-        judged = verdicts(inputs.trades, {key: result.story.decisions})
+        judged = verdicts(inputs.trades, {key: result.story.decisions}, base_entry=config.model(key.model).entry)
         shadow = sum(trade.shadow for trade in inputs.trades)
         value = guard_value(judged, shadow_left_out=shadow) if judged else None
         compared = _compare(inputs, config, key, value, result.story, bars)
@@ -255,7 +255,7 @@ def _compare(
             again.take(played, None)
             bars.advance(task)
         bars.remove_task(task)
-        judged = verdicts(inputs.trades, {key: again.decisions})
+        judged = verdicts(inputs.trades, {key: again.decisions}, base_entry=config.model(key.model).entry)
         rows.append(_row(preset, guard_value(judged, shadow_left_out=value.shadow_left_out), again))
     return rows
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from regime.config import EngineConfig
 from regime.events import SIDES
-from regime.guard_value import BELOW_ENTRY, GuardValue, Verdict
+from regime.guard_value import GuardValue, Verdict
 from regime_service.logs.findings import Findings, count, listed, utc
 from regime_service.report.story import Firing, Story
 
@@ -69,6 +69,8 @@ def shift_sentence(value: GuardValue) -> str:
     verdict = "its timing was better than luck" if share <= LUCK_MAX else "that cannot be told from luck"
     if share > 0.5:
         verdict = "its timing was worse than chance"
+    elif share <= LUCK_MAX and value.profit_with_ratio < value.profit_without_ratio:
+        verdict = "it was better placed than chance, and still it cost more than it saved"
     losing = " (on a losing list any pause earns)" if value.profit_without_ratio < 0 else ""
     return (
         f"{percent(share)} of {count(value.shifts, 'random shift')} of the same refusals do as well{losing}: {verdict}."
@@ -83,7 +85,11 @@ def _drifted(drift: Sequence[Mapping[str, Any]]) -> str:
         return "Drift of the features was not judged: the reference is too short to justify a limit."
     over = [d for d in judged if d["over_limit"]]
     if not over:
-        return "The features stayed within the training distribution."
+        rows = max(d["judged"] for d in judged)
+        return (
+            f"No drift alarm on the {rows:,} observations that could be judged; how much that says depends on the "
+            "reference (regime calibrate tells)."
+        )
     first = min(over, key=lambda d: d["first_over_ms"])
     names = ", ".join(item["feature"] for item in first["top"][:3])
     return (
@@ -189,17 +195,14 @@ def notes(
             f"{count(outside, 'trade')} of {len(judged):,} {was(outside)} opened when no observations were being sent: "
             "what the guard says about them is said about missing data, not about the trades."
         )
-    if value is not None and value.refused_by.get(BELOW_ENTRY):
-        base = config.model(story.key.model).entry
-        below = sum(
-            v.codes == (BELOW_ENTRY,) and v.trade.entry_probability is not None and v.trade.entry_probability < base
-            for v in judged
+    base = config.model(story.key.model).entry
+    below = sum(v.trade.entry_probability is not None and v.trade.entry_probability < base for v in judged)
+    if below:
+        found.append(
+            f"{count(below, 'trade')} {was(below)} entered with a probability below your base entry threshold of "
+            f"{base:.2f}: if the bot really enters lower, set entry in [models.{story.key.model}] to what it uses. "
+            "They count as refused only while the guard asked for more than that."
         )
-        if below:
-            found.append(
-                f"{count(below, 'trade')} {was(below)} entered with a probability below your base entry threshold of "
-                f"{base:.2f}: if the bot really enters lower, set entry in [models.{story.key.model}] to what it uses."
-            )
     if value is not None and value.shadow_left_out:
         found.append(
             f"{count(value.shadow_left_out, 'shadow trade')} fed the rules and are left out of the guard value."
