@@ -48,9 +48,9 @@ SEED = 13
 """A typical market, not the best one. Seeds 15 - 40 with the default rules gave, as quartiles and (worst .. best):
 
 first warning after 14 / 25 / 39 h (67 .. 2); first pause after 29 / 59 / 82 h (4 of 26 not within the four days .. 2);
-healthy period disturbed 0 times on all of them, healthy profit missed 0.0 %; losses avoided 6 / 11 / 14 % of the account
-(2 .. 21). This one: 37 h, 51 h, 0 times, 6 % of 26 %. A month of reference is short for the budget of 30 days, so the
-limit of drift is careful and late. Take another seed when the rules have changed.
+healthy period disturbed 0 times on all of them, healthy profit missed 0.0 %; losses avoided 6 / 11 / 14 % of the
+account (2 .. 21). This one: 37 h, 51 h, 0 times, 6 % of 26 %. A month of reference is short for the budget of 30 days,
+so the limit of drift is careful and late. Take another seed when the rules have changed.
 """
 PACE = 100.0
 """Candles a second on a terminal, so that a person can watch; a pipe gets as many as it can."""
