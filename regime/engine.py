@@ -47,7 +47,7 @@ from regime.events import (
 from regime.outcomes import Drawdown, Outcome
 from regime.policy import Policy, Ruling, SideState
 from regime.reference import Reference
-from regime.rules import DataView, Evidence, View
+from regime.rules import DataView, Evidence, View, label
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
 from regime.watch import DAY_MS, Arrays, Watch, calibrate_all
@@ -498,16 +498,15 @@ class Engine:
 
         True alarms count as well: nobody told us which were false.
         """
-        rates = {}
+        rates, per_day = {}, DAY_MS / self._timeframe_ms
         for watch in self.watches:
             limits = watch.calibrations()
-            for found in watch.evidence():
-                per_day = DAY_MS / self._timeframe_ms
-                kept = limits.get(found.kind)
-                candles = self._state.watched.get(found.name, 0)
-                rates[found.name] = AlarmRate(
+            for kind in watch.detectors if watch.reference is not None else ():
+                name, kept = label(watch.name, kind), limits.get(kind)
+                candles = self._state.watched.get(name, 0)
+                rates[name] = AlarmRate(
                     asked=None if kept is None or self._state.self_reference else per_day / kept.rows_per_false_alarm,
-                    measured=self._state.alarms.get(found.name, 0) / candles * per_day if candles else None,
+                    measured=self._state.alarms.get(name, 0) / candles * per_day if candles else None,
                     candles=candles,
                 )
         return rates

@@ -17,6 +17,11 @@ from regime.outcomes import Outcome
 from regime.signals import SignalView
 
 
+def label(channel: str, kind: str) -> str:
+    """Return the name of a detector for metrics and people: `ks`, or `scores.ks`."""
+    return kind if channel == "features" else f"{channel}.{kind}"
+
+
 class Evidence(NamedTuple):
     """What one drift detector says now. `top` are the features that stand out most, as (name, times its limit)."""
 
@@ -36,7 +41,7 @@ class Evidence(NamedTuple):
     @property
     def name(self) -> str:
         """Name for metrics and people: `ks`, or `scores.ks`."""
-        return self.kind if self.channel == "features" else f"{self.channel}.{self.kind}"
+        return label(self.channel, self.kind)
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,10 @@ class DrawdownRule:
     The peak survives restarts. A paused bot that holds no position cannot earn its way back (money paid in is not a
     gain): then only a recovering open position or an operator's ACTIVE ends this pause, and the answer says so.
 
+    How often it pauses a bot that earns depends on its size and leverage. Measured on simulated healthy bots (win rate
+    0.64, half the account at leverage 2, 40 bots over ten days): drawdowns of 3 % on average and 6 % at most, so never
+    at 10 %; a thinner edge or larger positions get there. See the table in `regime.simulate`.
+
     Parameters
     ----------
     limit

@@ -12,7 +12,8 @@ class Drift:
     """Raise the entry threshold while a detector's family statistic is over its limit.
 
     Drift alone says that the market is another one, not that the bot loses in it: features cannot foresee a loss of
-    edge. So the default makes the bot choosier; `pause` stops it.
+    edge. So the default makes the bot choosier; `pause` stops it. It rings as often as the detectors it listens to;
+    their docstrings say how often that was (`calibrated`: 0.8 - 1.2 times the run length asked, on average).
 
     Parameters
     ----------

@@ -12,7 +12,8 @@ class ScoreDrift:
     """Say so when a detector finds that the probabilities are distributed otherwise than in the reference.
 
     By itself it changes nothing but the reasons; `pause` stops the stream. Silent where the reference holds no
-    probabilities. It misleads where those are in-sample: a model is surer of what it was trained on.
+    probabilities. How often it rings is the detector's budget (a quarter of the stream's) and was not measured on its
+    own. It misleads where those are in-sample: a model is surer of what it was trained on.
 
     Parameters
     ----------
