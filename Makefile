@@ -118,9 +118,19 @@ unit: $(VENV)/.stamp-dev ## The tests alone, without coverage (JOBS=0 ARGS='-k a
 bench: $(VENV)/.stamp-dev ## The benchmarks in tests/bench
 	$(PY) -m pytest tests/bench -s $(ARGS)
 
+# frouros needs an older numpy than ours, so it lives in an environment of its own. Where it cannot be installed the
+# bench says so and goes on: it is a peer to compare with, nothing of ours needs it.
+FROUROS := .venv-frouros
+$(FROUROS)/.stamp-0.9.0: $(VENV)/.made-in
+	@echo "Installing frouros 0.9.0 into $(FROUROS) ..."
+	@rm -rf $(FROUROS)
+	@if $(PY) -m venv $(FROUROS) && \
+		$(FROUROS)/bin/python -m pip install -qq --disable-pip-version-check --no-input frouros==0.9.0; then touch $@; else \
+		rm -rf $(FROUROS); mkdir $(FROUROS); echo "pip could not install frouros 0.9.0" > $(FROUROS)/.reason; fi
+
 .PHONY: bench-detection
-bench-detection: $(VENV)/.stamp-dev ## False alarms and delays of the detectors, on fresh seeds (SEED=n, QUICK=1)
-	$(PY) tests/bench/bench_detection.py --seed $(or $(SEED),1) $(if $(QUICK),--quick)
+bench-detection: $(VENV)/.stamp-dev $(FROUROS)/.stamp-0.9.0 ## The detectors beside river and frouros (SEED=n, QUICK=1, ARGS='--tables 1,3')
+	@$(PY) -u tests/bench/bench_detection.py --seed $(or $(SEED),1) $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)

@@ -13,6 +13,7 @@ import math
 import re
 import types
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -45,6 +46,8 @@ class ExitRules(Section, frozen=True, kw_only=True):
     """Candles after which the bot leaves in any case."""
     exit_probability: Ratio | None = None
     """Exit probability at which the bot leaves."""
+    max_open: Annotated[int, Meta(ge=1, le=50)] = 1
+    """Positions of one side that the bot holds at once."""
 
 
 class ModelConfig(Section, frozen=True, kw_only=True):
@@ -58,12 +61,21 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     """Fee per side (0.0005 is 0.05 %)."""
     trained_until: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     """Last day of the training data, `YYYY-MM-DD` (UTC)."""
+    payoff_ratio: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
+    """Mean win over mean loss, net of fees; estimated from the bot's own closed trades when not given."""
     exits: ExitRules = msgspec.field(default_factory=ExitRules)
     exit_reasons: dict[str, ExitKind] = msgspec.field(default_factory=dict)
     """Maps the bot's own exit words (a prefix, any case) to `ml_exit`, `take_profit`, `stop_loss`, `max_hold`,
     `manual` or `other`."""
     ignore_features: list[str] = msgspec.field(default_factory=list)
     """Features that are neither watched nor part of the schema; `*` at the end matches any rest."""
+
+    def __post_init__(self) -> None:
+        if self.trained_until is not None:
+            try:
+                datetime.strptime(self.trained_until, "%Y-%m-%d")
+            except ValueError:
+                raise ValueError(f"{self.trained_until} is no day of any year") from None
 
 
 class DetectorConfig(Section, frozen=True, kw_only=True):
@@ -83,8 +95,9 @@ class RuleConfig(Section, frozen=True, kw_only=True):
 class EngineConfig(Section, frozen=True, kw_only=True):
     """Configuration of the engine; every default is what `regime serve` runs with."""
 
-    preset: Literal["default", "seed-rules"] = "default"
-    """Which rules judge: `default` (evidence) or `seed-rules` (the three plain rules many bots start with)."""
+    preset: Literal["default", "seed-rules", "conservative"] = "default"
+    """Which rules judge: `default` (evidence), `conservative` (the same, but sooner and for longer) or `seed-rules`
+    (the three plain rules many bots start with)."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """`shadow` computes everything and tells the bot ACTIVE with its base thresholds; faults still show."""
     clock: Literal["wall", "event"] = "wall"
@@ -103,6 +116,9 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     """At most one false alarm in so many days, over the whole installation."""
     streams_expected: Annotated[int, Meta(ge=1, le=100_000)] = 1
     """Streams that share this budget: each gets its part of it."""
+    false_pause_trades: Annotated[float, Meta(ge=20.0, le=1_000_000.0)] = 1000.0
+    """At most one pause of a side that still earns its fees in so many of its trades. A rate per trade needs no share:
+    it is the same for one stream and for a hundred together."""
     cooldown_candles: Annotated[int, Meta(ge=0, le=1_000_000)] = 12
     """Candles a vote stays in force at the least, once given: no flapping."""
     probation_candles: Annotated[int, Meta(ge=0, le=1_000_000)] = 48

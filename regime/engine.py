@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 
 from regime.calibration import Calibration
 from regime.config import EngineConfig, config_digest, exit_kind, ignored
-from regime.decision import Decision, Sides, decision_bytes
+from regime.decision import Decision, Sides, TradingState, decision_bytes
 from regime.detectors import Detector
+from regime.e_detector import cautious_break_even
+from regime.edge import Edge, OutOfSample, edge, out_of_sample
 from regime.errors import CorruptionError, RegimeError
 from regime.events import (
     SIDES,
@@ -44,13 +47,16 @@ from regime.events import (
     Trade,
     available_ms,
 )  # fmt: skip
-from regime.outcomes import Drawdown, Outcome
+from regime.guard_value import LiveValue, live_value
+from regime.outcomes import Drawdown, Outcome, break_even_win_rate
 from regime.policy import Policy, Ruling, SideState
 from regime.reference import Reference
 from regime.rules import DataView, Evidence, View, label
+from regime.shadow import Book, Signal, can_follow
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
 from regime.watch import DAY_MS, Arrays, Watch, calibrate_all
+from regime.win_probability import WinProbability
 
 Floats = NDArray[np.float64]
 
@@ -60,9 +66,13 @@ CANDLES_MAX = 64
 """Candles remembered to compare two sources of the same candle."""
 SELF_REFERENCE_ROWS = 2016
 """Rows (7 days of 5-minute candles) after which a stream without a reference is compared with its own beginning."""
+CANDLES_LATE = 12
+"""Without candles for so long nothing is taken to resolve shadows any more."""
+ENTRY_HYSTERESIS = 0.01
+"""How far P(win) must be off break-even at the entry threshold in force before that moves."""
 FEATURE_SHARE, SCORE_SHARE, SIGNAL_SHARE = 0.5, 0.25, 0.25
 """Parts of a stream's false-alarm budget: features, distribution of the scores, rate of signals."""
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 class Step(NamedTuple):
@@ -118,6 +128,13 @@ class StreamState(msgspec.Struct, kw_only=True):
     signal_laws: dict[str, SignalLaw] = {}
     signals_seen: dict[str, bytes] = {}
     outcomes: dict[str, list[Outcome]] = {}
+    books: dict[str, Book] = msgspec.field(default_factory=lambda: {side: Book() for side in SIDES})
+    """By side: signals, and the refused ones that are followed on paper."""
+    own_candles: bool = False
+    """Observations bring their candle: shadows wait for it, because it wins over a posted one."""
+    win_probabilities: dict[str, WinProbability] = {}
+    entries: dict[str, float | None] = {}
+    """By side, once its score is known to rank outcomes: the smallest one that earns its fees (None: no score does)."""
     drawdown: Drawdown = msgspec.field(default_factory=Drawdown)
     overrides: list[Command] = []
     recent_candles: list[tuple[int, Ohlcv]] = []
@@ -161,6 +178,7 @@ class Engine:
         self._policy_id = config_digest(config)[:16]
         self._features, self._scores = watches(config, self._timeframe_ms)
         self._rows: list[Floats] = []
+        self._edges: dict[str, tuple[Edge, float]] = {}
         self._state = StreamState()
         self._decision: Decision | None = None
 
@@ -187,6 +205,8 @@ class Engine:
             state.error = _in_words(error)
         changed = self._judge(event)
         assert self._decision is not None
+        if isinstance(event, Observation):
+            self._remember_signals(event)
         return Step(self._decision, changed, late=False, before=before)
 
     def next_change_ms(self) -> int | None:
@@ -245,9 +265,13 @@ class Engine:
             state.holes += max(0, (event.ts_ms - state.last_ts_ms) // self._timeframe_ms - 1)
         state.last_ts_ms = event.ts_ms
         state.observations += 1
+        state.own_candles = event.candle is not None
         if event.candle is not None:
             self._candle(event.ts_ms, event.candle, own=True)
         self._count_signals(event)
+        if (claims := event.probabilities) is not None:
+            for side, leave in (("long", claims.exit_long), ("short", claims.exit_short)):
+                state.books[side].on_exit_probability(event.ts_ms, leave, self._model.exits)
 
         features = {n: v for n, v in event.features.items() if not ignored(n, self._model.ignore_features)}
         if not state.features and features:
@@ -301,21 +325,89 @@ class Engine:
             self._state.candles += 1
         if before is None or own:
             recent[:] = [*(pair for pair in recent if pair[0] != ts_ms), (ts_ms, candle)][-CANDLES_MAX:]
+        if own or not self._state.own_candles:
+            self._follow(ts_ms, candle)
+
+    def _follow(self, ts_ms: int, candle: Ohlcv) -> None:
+        """Let the shadows of refused signals live through a candle; what ends is an outcome like any other."""
+        for side, book in self._state.books.items():
+            for closed in book.on_candle(ts_ms, candle, side, self._model, self._timeframe_ms):
+                self._outcome(
+                    side,
+                    Outcome(
+                        closed_ms=closed.closed_ms, profit_ratio=closed.profit_ratio, exit_kind=closed.kind,
+                        shadow=True, entry_probability=closed.shadow.probability, opened_ms=closed.shadow.entry_ms,
+                    ),
+                )  # fmt: skip
+
+    def _remember_signals(self, event: Observation) -> None:
+        """Remember the signals of a candle that was judged: whether the bot acted on them, and what we said."""
+        claims, taken = event.probabilities, event.taken
+        if claims is None or self._state.told is None:
+            return
+        for side, claimed, acted in (
+            ("long", claims.long, None if taken is None else taken.long),
+            ("short", claims.short, None if taken is None else taken.short),
+        ):
+            if claimed is None or claimed < self._model.entry:
+                continue
+            told = self._state.told.of(side)
+            refused = told.state is not TradingState.ACTIVE or claimed < told.entry
+            signal = Signal(ts_ms=event.ts_ms, probability=claimed, taken=acted, refused=refused)
+            self._state.books[side].on_signal(signal, self._model, self._timeframe_ms)
 
     def _trade(self, event: Trade) -> None:
-        outcome = Outcome(
-            closed_ms=event.closed_ms,
-            profit_ratio=event.profit_ratio,
-            exit_kind=exit_kind(event.exit_reason, self._model.exit_reasons),
-            shadow=event.shadow,
-            entry_probability=event.entry_probability,
-        )
-        remembered = self._state.outcomes.setdefault(event.side, [])
-        remembered.append(outcome)
-        del remembered[:-OUTCOMES_MAX]
+        book = self._state.books[event.side]
+        if event.shadow:
+            book.on_bot_shadow()
+        else:
+            book.on_real_trade()
+        self._outcome(
+            event.side,
+            Outcome(
+                closed_ms=event.closed_ms, profit_ratio=event.profit_ratio,
+                exit_kind=exit_kind(event.exit_reason, self._model.exit_reasons), shadow=event.shadow,
+                entry_probability=event.entry_probability, opened_ms=event.opened_ms,
+            ),
+        )  # fmt: skip
         self._state.drawdown.on_trade(event)
 
+    def _outcome(self, side: str, outcome: Outcome) -> None:
+        state = self._state
+        remembered = state.outcomes.setdefault(side, [])
+        remembered.append(outcome)
+        del remembered[:-OUTCOMES_MAX]
+        self._edges.pop(side, None)
+        if outcome.entry_probability is None:
+            return
+        law = state.win_probabilities.setdefault(side, WinProbability())
+        law.update(outcome.entry_probability, outcome.profit_ratio > 0)
+        known = self._edge(side)[0]
+        if known.ranks and known.break_even is not None:
+            state.entries[side] = law.threshold(
+                known.break_even, base=self._model.entry,
+                current=state.entries.get(side, self._model.entry), hysteresis=ENTRY_HYSTERESIS,
+            )  # fmt: skip
+        else:
+            state.entries.pop(side, None)
+
+    def _edge(self, side: str) -> tuple[Edge, float]:
+        """Return what the outcomes of a side say, and the break-even it is held against (cautious: likely not above
+        the true one); found again only when an outcome came in."""
+        if side not in self._edges:
+            outcomes, payoff = self._state.outcomes.get(side, ()), self._model.payoff_ratio
+            needed = (
+                cautious_break_even(np.array([o.profit_ratio for o in outcomes], dtype=np.float64))
+                if payoff is None
+                else break_even_win_rate(payoff)
+            )
+            self._edges[side] = edge(outcomes, payoff=payoff), needed
+        return self._edges[side]
+
     def _command(self, event: Command) -> None:
+        if event.action == "reset-peak":
+            self._state.drawdown.reset_peak()
+            return
         others = [override for override in self._state.overrides if override.id != event.id]
         self._state.overrides = [*others, event] if event.action == "set" else others
 
@@ -437,14 +529,29 @@ class Engine:
 
     def _rule(self, side: Side, evidence: tuple[Evidence, ...], *, observed: bool) -> Ruling:
         state = self._state
+        known, needed = self._edge(side)
         view = View(
             now_ms=state.clock_ms, timeframe_ms=self._timeframe_ms, side=side, model=self._model, data=self._data(),
-            evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())), drawdown_ratio=state.drawdown.ratio,
-            drawdown_source=state.drawdown.source, standing=None, standing_since_ms=None,
-            lifted_ms=None, signals=self._signal_view(side),
+            evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())),
+            drawdown_ratio=state.drawdown.of_side(side), drawdown_source=state.drawdown.source, standing=None,
+            standing_since_ms=None, lifted_ms=None, signals=self._signal_view(side), edge=known, break_even=needed,
+            entry_known=side in state.entries, entry_wanted=state.entries.get(side), followed=self._followed(side),
+            trained_until_ms=self._trained_until_ms(), false_pause_trades=self._config.false_pause_trades,
         )  # fmt: skip
         overrides = [o for o in state.overrides if o.side in (None, side)]
-        return self._policy.decide(state.sides[side], view, overrides, observed=observed)
+        ruling = self._policy.decide(state.sides[side], view, overrides, observed=observed)
+        if state.sides[side].rebase:
+            state.sides[side].rebase = False
+            state.drawdown.rebase(side)
+        return ruling
+
+    def _followed(self, side: Side) -> bool:
+        """Whether a refused signal of this side leaves an outcome: the bot reports it, or candles resolve it."""
+        book = self._state.books[side]
+        if book.bot_reports:
+            return True
+        late_ms = self._state.clock_ms - (book.candle_ms + self._timeframe_ms)
+        return can_follow(self._model.exits) and book.candle_ms > 0 and late_ms <= CANDLES_LATE * self._timeframe_ms
 
     def _data(self) -> DataView:
         state, config = self._state, self._config
@@ -455,6 +562,13 @@ class Engine:
             missing=state.missing, extra=state.extra, extra_pauses=config.extra_features == "pause",
             schema_source=state.schema_source, error=state.error,
         )  # fmt: skip
+
+    def _trained_until_ms(self) -> int | None:
+        """End of the training data: said with the reference or the promotion, else by the configuration's date."""
+        if self._state.trained_until_ms is not None or self._model.trained_until is None:
+            return self._state.trained_until_ms
+        last_day = datetime.strptime(self._model.trained_until, "%Y-%m-%d").replace(tzinfo=UTC)
+        return int(last_day.timestamp() * 1000) + DAY_MS
 
     def _data_until_ms(self) -> int | None:
         return None if self._state.last_ts_ms is None else self._state.last_ts_ms + self._timeframe_ms
@@ -510,6 +624,29 @@ class Engine:
                     candles=candles,
                 )
         return rates
+
+    def edge(self, side: Side) -> Edge:
+        """Return what the outcomes of a side say about its score and its fees."""
+        return self._edge(side)[0]
+
+    def break_even(self, side: Side) -> float:
+        """Return the win rate a side is held against."""
+        return self._edge(side)[1]
+
+    def live_value(self, side: Side) -> LiveValue:
+        """Return what refusing was worth on this side so far."""
+        marked = self._state.books[side].marked(side, self._model)
+        return live_value(self._state.outcomes.get(side, ()), marked)
+
+    def out_of_sample(self, side: Side) -> OutOfSample:
+        """Return how a side fares on what its model was not trained on."""
+        state = self._state
+        drift = any(e.drift and e.channel == "features" for e in self.evidence())
+        return out_of_sample(state.outcomes.get(side, ()), self._trained_until_ms(), None, drift, state.clock_ms)
+
+    def followed(self, side: Side) -> bool:
+        """Whether refused signals of this side leave outcomes."""
+        return self._followed(side)
 
     def inherit(self, drawdown: Drawdown) -> None:
         """Take over the account's history of a model this stream joins later."""
@@ -569,7 +706,7 @@ class Engine:
             rows = [] if body["rows"] is None else [np.array(row, dtype=np.float64) for row in _unpack(body["rows"])]
             if set(state.sides) != set(SIDES) or any(row.shape != (len(state.features),) for row in rows):
                 raise ValueError("its parts do not fit together")
-            self._state, self._rows = state, rows
+            self._state, self._rows, self._edges = state, rows, {}
             if body["self_reference"] is not None:
                 self._features.compare_with(Reference.from_bytes(body["self_reference"]), start=state.error is None)
             elif state.reference_id is not None:

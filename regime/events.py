@@ -147,13 +147,14 @@ OperatorState = Literal["ACTIVE", "REDUCING", "HALTED"]
 
 
 class Command(Event, frozen=True, kw_only=True, tag="command"):
-    """An operator's word. `action="set"` puts an override in force, `action="clear"` ends the one of that `id`.
+    """An operator's word. `action="set"` puts an override in force, `action="clear"` ends the one of that `id`, and
+    `action="reset-peak"` measures the model's drawdown from here on.
 
     A `symbol`, `timeframe` or `side` that is not given means all of them, streams that come later included.
     """
 
     id: Label
-    action: Literal["set", "clear"]
+    action: Literal["set", "clear", "reset-peak"]
     ts_ms: Millis
     model: Label
     symbol: Label | None = None

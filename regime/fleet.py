@@ -222,6 +222,8 @@ class Fleet:
         match event:
             case Equity():
                 model.drawdown.on_equity(event)
+            case Command(action="reset-peak"):
+                model.drawdown.reset_peak()
             case Command():
                 now_ms = self._clock_ms(event.model)
                 rest = [command for command in model.commands if command.id != event.id]

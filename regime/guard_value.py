@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from regime.decision import Decision, TradingState
 from regime.events import StreamKey, Trade
+from regime.outcomes import Outcome
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +79,11 @@ class GuardValue(msgspec.Struct, frozen=True, kw_only=True):
     winners_missed: int
     losers_avoided: int
     """Refused trades that made nothing after fees; `winners_missed` + `losers_avoided` = `refused`."""
+    refused_mean_ratio: float | None
+    """What a refused trade made on average, at full size (account); None where nothing was refused."""
+    refused_mean_low: float | None
+    refused_mean_high: float | None
+    """Its 90 % interval (bootstrap, seeded), too narrow where trades overlap. Wholly under 0: the guard was worth it."""
     gains_missed_ratio: float
     """Sum of what the refused winners made (not compounded)."""
     losses_avoided_ratio: float
@@ -145,7 +151,11 @@ def guard_value(judged: Sequence[Verdict], *, shadow_left_out: int = 0, seed: in
             by[code] = by.get(code, 0) + 1
     curve = curves(judged)
     shifts, as_good = _shifted(judged, seed)
+    mean, low, high = mean_interval(made, seed)
     return GuardValue(
+        refused_mean_ratio=mean,
+        refused_mean_low=low,
+        refused_mean_high=high,
         trades=len(judged),
         taken=len(judged) - len(refused),
         refused=len(refused),
@@ -164,6 +174,82 @@ def guard_value(judged: Sequence[Verdict], *, shadow_left_out: int = 0, seed: in
         shifts=shifts,
         shifts_as_good_ratio=as_good,
     )
+
+
+class LiveValue(msgspec.Struct, frozen=True, kw_only=True):
+    """What refusing was worth on the outcomes of one side that are remembered (at most 500, at full size, no leverage).
+
+    `always` is what all signals together would have made, `guarded` what the trades that were not refused made; never
+    trading makes 0. `open_ratio` marks refused signals that are still followed at the newest close.
+    """
+
+    real: int
+    refused: int
+    always_ratio: float
+    guarded_ratio: float
+    refused_mean_ratio: float | None
+    refused_mean_low: float | None
+    refused_mean_high: float | None
+    open: int
+    open_ratio: float
+    shifts_as_good_ratio: float | None
+    sentence: str
+
+
+def live_value(outcomes: Sequence[Outcome], marked: Sequence[float] = (), *, seed: int = SEED) -> LiveValue:
+    """Return what the guard is worth so far: refused signals as their shadows came out, against always, never and
+    random shifts.
+
+    Parameters
+    ----------
+    outcomes
+        Of one side, oldest first; those marked as shadow were refused.
+    marked
+        What open shadows would make if they were closed now.
+    """
+    made = np.array([o.profit_ratio for o in outcomes], dtype=np.float64)
+    real = np.array([not o.shadow for o in outcomes], dtype=np.float64)
+    refused = [o.profit_ratio for o in outcomes if o.shadow]
+    mean, low, high = mean_interval(refused, seed)
+    _, as_good = _shifts(made, real, seed)
+    return LiveValue(
+        real=len(outcomes) - len(refused), refused=len(refused), always_ratio=float(made.sum()),
+        guarded_ratio=float((made * real).sum()), refused_mean_ratio=mean, refused_mean_low=low,
+        refused_mean_high=high, open=len(marked), open_ratio=float(sum(marked)), shifts_as_good_ratio=as_good,
+        sentence=_worth(refused, mean, low, high, as_good),
+    )  # fmt: skip
+
+
+def _worth(
+    refused: Sequence[float], mean: float | None, low: float | None, high: float | None, as_good: float | None
+) -> str:
+    if mean is None:
+        return "no refused signal has come to its end on paper yet, so what the guard is worth is not known"
+    if low is None or high is None:
+        return f"not known yet ({len(refused)} refused signals resolved; it takes {_INTERVAL_MIN})"
+    figures = f"{mean:+.2%} a trade [{low:+.2%}, {high:+.2%}] over {len(refused)} refused signals"
+    luck = "" if as_good is None else f"; {as_good:.0%} of random shifts of the same refusals do as well"
+    if high < 0:
+        return f"worth having: what it refused would have lost, {figures}{luck}"
+    if low > 0:
+        return f"it costs: what it refused would have made money, {figures}{luck}"
+    return f"neither worth nor cost is shown: {figures}{luck}"
+
+
+def mean_interval(values: Sequence[float], seed: int = SEED) -> tuple[float | None, float | None, float | None]:
+    """Return the mean and its 90 % interval by a seeded bootstrap; no interval with fewer than five values."""
+    if not len(values):
+        return None, None, None
+    made = np.array(values, dtype=np.float64)
+    mean = float(made.mean())
+    if len(made) < _INTERVAL_MIN:
+        return mean, None, None
+    drawn = np.random.default_rng(seed).integers(0, len(made), (1000, len(made)))
+    low, high = np.quantile(made[drawn].mean(axis=1), (0.05, 0.95))
+    return mean, float(low), float(high)
+
+
+_INTERVAL_MIN = 5
 
 
 def account_return(trade: Trade) -> float:
@@ -202,7 +288,11 @@ def _shifted(judged: Sequence[Verdict], seed: int) -> tuple[int, float | None]:
     """Return how many circular shifts of the exposures were tried, and the share that ended at least as high."""
     made = np.array([account_return(v.trade) for v in judged], dtype=np.float64)
     exposure = np.array([v.exposure for v in judged], dtype=np.float64)
-    count = len(judged)
+    return _shifts(made, exposure, seed)
+
+
+def _shifts(made: Floats, exposure: Floats, seed: int) -> tuple[int, float | None]:
+    count = len(made)
     if count < 2 or bool(np.all(exposure == exposure[0])):
         return 0, None
     places = np.arange(1, count)
@@ -219,6 +309,6 @@ def _log_growth(made: Floats, exposure: Floats) -> float:
 
 
 __all__ = [
-    "BELOW_ENTRY", "SHIFTS", "Curves", "GuardValue", "Verdict", "account_return", "curves", "guard_value",
-    "max_drawdown", "verdicts",
+    "BELOW_ENTRY", "SHIFTS", "Curves", "GuardValue", "LiveValue", "Verdict", "account_return", "curves", "guard_value",
+    "live_value", "max_drawdown", "mean_interval", "verdicts",
 ]  # fmt: skip

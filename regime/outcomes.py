@@ -21,6 +21,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     exit_kind: str
     shadow: bool
     entry_probability: float | None = None
+    opened_ms: int | None = None
 
 
 def wins(outcomes: Sequence[Outcome]) -> int:
@@ -83,8 +84,12 @@ class Drawdown(msgspec.Struct, kw_only=True):
 
     Fed by the equity feed (what was paid in or out is taken out by `net_flow`) or, until there is one, by closed real
     trades compounded with leverage and size (1 each when not given). `source` says which. Shadow trades never count.
-    The peak is part of the engine's state: a restart does not forget it. Without an equity feed open positions do not
-    count, so the figure comes late.
+    The peak is part of the engine's state: a restart does not forget it. An operator may reset it, and a pause that
+    ended on evidence measures its side from a peak of its own (`rebase`): the loss stays lost, and must not stop the
+    side for ever. Without an equity feed open positions do not count, so the figure comes late.
+
+    One bad tick of the feed (a jump of more than a quarter from one figure to the next) waits for the next figure: if
+    that one agrees it counts, else it is dropped and counted in `dropped`.
     """
 
     index: float = 1.0
@@ -92,11 +97,28 @@ class Drawdown(msgspec.Struct, kw_only=True):
     last_equity: float | None = None
     last_ms: int | None = None
     source: str = "none"
+    rebased: dict[str, float] = {}
+    """Side -> its own peak since a pause for drawdown ended on evidence."""
+    doubted: tuple[float, float] | None = None
+    """A figure that waits for confirmation, and what was paid in with it."""
+    dropped: int = 0
 
     @property
     def ratio(self) -> float:
         """Return the loss from the peak (0.1 is 10 %)."""
         return 1.0 - self.index / self.peak
+
+    def of_side(self, side: str) -> float:
+        """Return the loss from the peak that counts for this side."""
+        return 1.0 - self.index / self.rebased.get(side, self.peak)
+
+    def rebase(self, side: str) -> None:
+        """Measure this side from here on."""
+        self.rebased = {**self.rebased, side: self.index}
+
+    def reset_peak(self) -> None:
+        """Measure everything from here on."""
+        self.peak, self.rebased = self.index, {}
 
     def on_trade(self, trade: Trade) -> None:
         if trade.shadow or self.source == "equity":
@@ -107,13 +129,25 @@ class Drawdown(msgspec.Struct, kw_only=True):
 
     def on_equity(self, equity: Equity) -> None:
         if self.source != "equity":  # The account's own figures replace what was pieced together from trades.
-            self.index, self.peak, self.source = 1.0, 1.0, "equity"
+            self.index, self.peak, self.source, self.rebased = 1.0, 1.0, "equity", {}
         if self.last_ms is not None and equity.ts_ms < self.last_ms:
             return  # What came late is between two figures that were compared already.
         self.last_ms = equity.ts_ms
         before, flow = self.last_equity, equity.net_flow or 0.0
+        if self.doubted is not None and before is not None:
+            figure, flowed = self.doubted
+            self.doubted = None
+            if _near(equity.equity - flow, figure):
+                self._grow((figure - flowed) / before, "equity")
+                before = figure
+            else:
+                self.dropped += 1
+                flow += flowed
         # An account that stood at or below zero has no rate of return; the index waits for the next pair.
         if before is not None and before > 0:
+            if not _near(equity.equity - flow, before):
+                self.doubted, self.last_equity = (equity.equity, flow), before
+                return
             self._grow((equity.equity - flow) / before, "equity")
         self.last_equity = equity.equity
 
@@ -122,4 +156,14 @@ class Drawdown(msgspec.Struct, kw_only=True):
         # keeps the ratio a number.
         self.index = min(max(self.index * factor, 1e-12), 1e300) if math.isfinite(factor) else self.index
         self.peak = max(self.peak, self.index)
+        if self.rebased:
+            self.rebased = {side: max(peak, self.index) for side, peak in self.rebased.items()}
         self.source = source
+
+
+def _near(figure: float, other: float) -> bool:
+    """Whether two figures of an account, one after the other, are believable without asking again."""
+    return abs(figure - other) <= _JUMP * abs(other)
+
+
+_JUMP = 0.25

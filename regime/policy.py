@@ -36,8 +36,21 @@ PRESETS = {
             RuleConfig(kind="drift"),
             RuleConfig(kind="score_drift"),
             RuleConfig(kind="signal_rate"),
+            RuleConfig(kind="edge"),
             RuleConfig(kind="break_even"),
             RuleConfig(kind="drawdown", options={"limit": 0.2, "release": 0.15}),
+        ),
+    ),
+    # The same evidence, believed sooner: for money one would rather not lose than win.
+    "conservative": Preset(
+        detectors=(DetectorConfig(kind="calibrated"),),
+        rules=(
+            RuleConfig(kind="drift", options={"pause": True}),
+            RuleConfig(kind="score_drift"),
+            RuleConfig(kind="signal_rate"),
+            RuleConfig(kind="edge"),
+            RuleConfig(kind="break_even", options={"false_pause_trades": 300.0}),
+            RuleConfig(kind="drawdown", options={"limit": 0.1, "release": 0.08}),
         ),
     ),
     # The plan bot authors start with, in their own words and numbers.
@@ -87,6 +100,8 @@ class SideState(msgspec.Struct, kw_only=True):
     probation_until_ms: int | None = None
     probation_since_ms: int = 0
     halted: bool = False
+    rebase: bool = False
+    """A pause for drawdown ended on evidence: the engine measures this side from here on, and takes this back."""
     awaiting_observation: bool = False
     """An operator's HALTED ended; REDUCING until the next observation has been judged."""
     released_ms: int = 0
@@ -156,7 +171,11 @@ class Policy:
                     lifted_ms=state.lifted_ms.get(rule.code),
                 )
             )
-            if vote is not None:
+            if isinstance(vote, Vote) and vote.rebase:
+                state.standing.pop(rule.code, None)
+                state.lifted_ms[rule.code] = view.now_ms
+                state.rebase = True
+            elif vote is not None:
                 vote = before.vote if before is not None and vote == before.vote else _checked(rule, vote)
                 # Zero is the time before anything with a time has come (a reference alone): it is no moment to name.
                 since_ms = before.since_ms if before and before.since_ms else view.now_ms
@@ -169,7 +188,10 @@ class Policy:
         return [state.standing[rule.code] for rule in self._rules if rule.code in state.standing]
 
     def _probation(self, state: SideState, view: View, votes: Sequence[Standing]) -> None:
-        paused = any(s.vote.state is TradingState.REDUCING for s in votes if not s.vote.fault)
+        # A pause that tries a few trades is still a pause: probation begins when it ends.
+        paused = any(
+            s.vote.state is TradingState.REDUCING or s.vote.exploring_ms is not None for s in votes if not s.vote.fault
+        )
         if paused:
             state.ruled, state.probation_until_ms = TradingState.REDUCING, None
             return
@@ -220,7 +242,8 @@ class Policy:
             wanted, cause = TradingState.ACTIVE, Cause.OPERATOR
         elif ruled:
             wanted, cause = TradingState.REDUCING, Cause.RULES
-        for standing in (*faults, *ruled):
+        trying = [s for s in rules if s.vote.exploring_ms is not None]
+        for standing in (*faults, *ruled, *trying):
             lift += standing.vote.lift
             if standing.vote.earliest_ms is not None:
                 earliest.append(standing.vote.earliest_ms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeGuard
 
@@ -17,12 +17,15 @@ from regime.plugins import load
 from regime.policy import PRESETS
 from regime.reference import Reference
 from regime.rules import Evidence
+from regime.sizes import ROWS_MIN, SizesOf
 
 Floats = NDArray[np.float64]
 Arrays = dict[str, dict[str, NDArray[Any]]]
 
 TOP_FEATURES = 10
 DAY_MS = 86_400_000
+SIZED_ROWS = 288
+"""Rows that are kept to say how large a change is: `psi` and `wasserstein` are over no more than these."""
 _NOTED = 3
 
 
@@ -39,7 +42,12 @@ class Budget(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a detector says changed: where, how and since when (event time; an interval)."""
+    """What a detector says changed: where, how and since when (event time; an interval).
+
+    `features` are those that stand out most, largest first, each with `name`, `statistic`, `channel`, `like` (features
+    that say the same), and, to report only, `psi` and `wasserstein` (`regime.sizes`): over the rows since `start_ms`,
+    of the last 288 at most, and None while there are fewer than 30 with a value.
+    """
 
     kind: str
     severity: float
@@ -63,6 +71,10 @@ class Watch:
         self.reference: Reference | None = None
         self._timeframe_ms = timeframe_ms
         self._now_ms = 0
+        self._sizes: SizesOf | None = None
+        self._rows: Floats = np.empty((SIZED_ROWS, 0))
+        self._times = np.zeros(SIZED_ROWS, dtype=np.int64)
+        self._taken = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -82,6 +94,9 @@ class Watch:
         keeps the reference in hand: after an engine error the detectors are not touched again.
         """
         self.reference = reference
+        self._sizes = None if reference is None else SizesOf(reference)
+        self._rows, self._taken = np.full((SIZED_ROWS, len(self.columns)), np.nan), 0
+        self._times = np.zeros(SIZED_ROWS, dtype=np.int64)
         if reference is None or not start:
             return
         for kind, detector in self.detectors.items():
@@ -107,6 +122,10 @@ class Watch:
         if self.reference is None:
             return
         self._now_ms = ts_ms
+        at = self._taken % SIZED_ROWS
+        self._rows[at] = row
+        self._times[at] = ts_ms
+        self._taken += 1
         for detector in self.detectors.values():
             if _keeps_limits(detector):
                 detector.update(row, ts_ms)
@@ -128,8 +147,9 @@ class Watch:
             note=self._note(detector) if drift else "",
         )  # fmt: skip
 
-    def change(self, detector: Detector) -> Change | None:
-        """Return what `detector` says changed; None where it cannot say."""
+    def change(self, detector: Detector, *, sized: bool = True) -> Change | None:
+        """Return what `detector` says changed; None where it cannot say. Without `sized` the sizes are None: they cost
+        more than all the rest, and nothing is decided on them."""
         found = detector.explain() if _keeps_limits(detector) and detector.warm else None
         if found is None:
             return None
@@ -137,20 +157,31 @@ class Watch:
         def at(rows_ago: int) -> int:
             return max(self._now_ms - rows_ago * self._timeframe_ms, 0)
 
+        start_ms = at(found.started_rows_ago)
+        names = [f.name for f in found.features]
+        sizes = self._sizes_since(start_ms, names) if sized else [_NO_SIZES] * len(names)
         return Change(
             kind=found.kind,
             severity=found.severity,
             features=tuple(
-                {"name": f.name, "statistic": f.statistic, "channel": f.channel, "like": list(f.like)}
-                for f in found.features
+                {"name": f.name, "statistic": f.statistic, "channel": f.channel, "like": list(f.like), **size}
+                for f, size in zip(found.features, sizes, strict=True)
             ),
-            start_ms=at(found.started_rows_ago),
+            start_ms=start_ms,
             start_low_ms=at(found.started_rows_ago_high),
             start_high_ms=at(found.started_rows_ago_low),
         )
 
+    def _sizes_since(self, start_ms: int, names: Sequence[str]) -> list[dict[str, float | None]]:
+        """Return PSI and Wasserstein-1 of the rows kept from `start_ms` on, by feature."""
+        since = self._times[: min(self._taken, SIZED_ROWS)] >= start_ms
+        if self._sizes is None or since.sum() < ROWS_MIN:
+            return [_NO_SIZES] * len(names)
+        rows = self._rows[: len(since)][since]  # out of order in time, which no size asks for
+        return [self._sizes.of(name, rows[:, self.columns.index(name)])._asdict() for name in names]
+
     def _note(self, detector: Detector) -> str:
-        change = self.change(detector)
+        change = self.change(detector, sized=False)
         if change is None:
             return ""
         kinds = {"location": "the level of", "scale": "the spread of", "many": "a little of everything, most of all"}
@@ -163,6 +194,10 @@ class Watch:
         parts = []
         for kind, detector in self.detectors.items():
             parts += [kind.encode(), b"" if self.reference is None else detector.fingerprint()]
+        if self.reference is not None:
+            parts += [
+                array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in self._kept().values()
+            ]
         return b"\0".join(parts)
 
     def state(self) -> Arrays | None:
@@ -174,7 +209,7 @@ class Watch:
                 return None
             states[kind] = arrays
         if self.reference is not None:
-            states[""] = {"now_ms": np.array([self._now_ms])}
+            states[""] = {"now_ms": np.array([self._now_ms]), **{n: a.copy() for n, a in self._kept().items()}}
         return states
 
     def load_state(self, states: Arrays) -> None:
@@ -182,7 +217,19 @@ class Watch:
         if self.reference is not None:
             for kind, detector in self.detectors.items():
                 detector.load_state(states[kind])
-            self._now_ms = int(states[""]["now_ms"][0])
+            own = states[""]
+            self._now_ms, self._taken = int(own["now_ms"][0]), int(own["taken"][0])
+            for name, mine in (("rows", self._rows), ("times", self._times)):
+                if own[name].shape != mine.shape:
+                    raise ValueError(f"state {name} has shape {own[name].shape}, expected {mine.shape}: another set-up")
+                mine[...] = own[name]
+
+    def _kept(self) -> dict[str, NDArray[Any]]:
+        """The last rows and their times. Rings: row number i is at i modulo their length."""
+        return {"rows": self._rows, "times": self._times, "taken": np.array([self._taken])}
+
+
+_NO_SIZES: dict[str, float | None] = {"psi": None, "wasserstein": None}
 
 
 def _keeps_limits(detector: Detector) -> TypeGuard[CalibratedDetector]:

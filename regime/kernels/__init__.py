@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import importlib
 
-KERNELS = ("adwin", "cusum", "focus", "page_hinkley")
+KERNELS = ("adwin", "cusum", "focus", "page_hinkley", "scan", "shiryaev_roberts")
 
 
 def warm() -> None:

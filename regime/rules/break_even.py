@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import math
+from datetime import UTC, datetime
 
-import msgspec
+import numpy as np
 
 from regime.decision import TradingState
-from regime.outcomes import Outcome, break_even_win_rate, payoff_ratio, wilson_interval, win_rate, wins
-from regime.rules import View, Vote, count, positive
+from regime.e_detector import pause_evidence
+from regime.edge import out_of_sample
+from regime.exploration import Exploration, earns_again, since_pause, still_paused
+from regime.outcomes import Outcome
+from regime.rules import View, Vote, count, positive, ratio
 
 
 class BreakEven:
-    """Pause a side when the win rate of its last trades is credibly under the break-even of its own payoff ratio.
+    """Pause a side when its outcomes are evidence that it wins less often than its own payoff and fees ask for.
 
-    Credibly: the upper end of the Wilson interval (one-sided, `z`) is under break-even. The payoff ratio is taken from
-    all outcomes in memory, net of fees. It misleads where trades overlap (they carry less evidence than their number)
-    and right after the payoff itself changed.
+    The evidence is an e-detector (`regime.e_detector`): at most one pause in `false_pause_trades` trades of a side that
+    earns its fees, however often one looks. Outcomes are real and shadow trades, net of fees; break-even comes from
+    the side's own payoff ratio (or the configured one).
 
-    The pause ends on evidence: `resume_trades` outcomes that closed after it began (shadow trades of refused signals,
-    or real ones) win at least as often as break-even asks. Where no outcome arrives at all for `explore_after_candles`,
-    nothing could ever end it; then the side may trade again, in probation, and is judged on what comes after that.
+    The pause ends on evidence only: the mirrored detector on the outcomes that closed after it began. Where refused
+    signals leave no outcome, a few small trades are let through to get some (`regime.exploration`).
 
-    Measured: a false pause every 867 trades of a healthy bot with win rate 0.55 and payoff 1, 5,286 at 0.60, about
-    1,000,000 at 0.70, 1,798 at win rate 0.45 and payoff 1.6; after a collapse to 0.35 it pauses within 37 to 44 trades
-    (median; payoff 1) or 113 (payoff 1.6, where 0.35 is close to break-even); 2,000 simulated bots, seed 7.
+    It misleads where trades overlap (they carry less evidence than their number) and right after the payoff itself
+    changed.
 
     Parameters
     ----------
-    window, trades_min
-        Trades looked at, and the least number to say anything.
-    z
-        Normal quantile of the one-sided interval (1.64: 95 %).
-    resume_trades, explore_after_candles
-        See above.
+    trades_min
+        The least number of trades since the last pause to say anything.
+    false_pause_trades
+        Instead of the configuration's figure of that name.
+    explore_after_candles, explore_trades, explore_size
+        Candles without any outcome before it tries, trades it tries, and their size.
     """
 
     code = "break-even"
@@ -41,66 +42,65 @@ class BreakEven:
     def __init__(
         self,
         *,
-        window: int = 50,
-        trades_min: int = 15,
-        z: float = 1.64,
-        resume_trades: int = 20,
-        explore_after_candles: int = 576,
+        trades_min: int = 5,
+        false_pause_trades: float | None = None,
+        explore_after_candles: int = 288,
+        explore_trades: int = 5,
+        explore_size: float = 0.25,
     ) -> None:
         for name, value in (
-            ("window", window), ("trades_min", trades_min), ("resume_trades", resume_trades),
-            ("explore_after_candles", explore_after_candles),
+            ("trades_min", trades_min), ("explore_after_candles", explore_after_candles),
+            ("explore_trades", explore_trades),
         ):  # fmt: skip
             count(name, value)
-        positive("z", z)
-        if trades_min > window:
-            raise ValueError(f"trades_min ({trades_min}) must not be above window ({window})")
-        self._window, self._trades_min, self._z = window, trades_min, z
-        self._resume_trades, self._explore_after_candles = resume_trades, explore_after_candles
+        ratio("explore_size", explore_size)
+        if false_pause_trades is not None:
+            positive("false_pause_trades", false_pause_trades)
+        self._trades_min, self._false_pause_trades = trades_min, false_pause_trades
+        self._explore = Exploration(wait_candles=explore_after_candles, quota=explore_trades, size=explore_size)
 
     def judge(self, view: View) -> Vote | None:
-        needed = _break_even(view.outcomes)
-        if view.standing is not None and view.standing_since_ms is not None:
-            return self._paused(view, view.standing, view.standing_since_ms, needed)
+        needed = view.break_even
+        if view.standing is not None:
+            if earns_again(since_pause(view), needed):
+                return None
+            return still_paused(view, view.standing, needed, self._explore)
         # What was seen before the last pause was lifted has had its say.
-        last = [o for o in view.outcomes if view.lifted_ms is None or o.closed_ms > view.lifted_ms][-self._window :]
-        if len(last) < self._trades_min or math.isnan(needed):
+        last = [o for o in view.outcomes if view.lifted_ms is None or o.closed_ms > view.lifted_ms]
+        if len(last) < self._trades_min:
             return None
-        upper = wilson_interval(wins(last), len(last), self._z)[1]
-        if upper >= needed:
+        won = np.array([o.profit_ratio > 0 for o in last], dtype=np.bool_)
+        allowed = self._false_pause_trades or view.false_pause_trades
+        found = pause_evidence(won, needed, false_pause_trades=allowed)
+        if not found.pause:
             return None
+        began_ms = last[found.start].closed_ms
+        sample = out_of_sample(
+            view.outcomes, view.trained_until_ms, None,
+            any(e.drift and e.channel == "features" for e in view.evidence), view.now_ms,
+        )  # fmt: skip
         return Vote(
             code=self.code,
-            text=f"{wins(last)} wins in the last {len(last)} trades; even {upper:.0%} would not earn the fees "
-            f"(break-even {needed:.0%})",
-            value=win_rate(last), limit=needed, state=TradingState.REDUCING,
+            text=f"{found.wins} wins in {found.trades} trades ({_kinds(last[found.start :])}) since about "
+            f"{_day(began_ms)}; it takes {needed:.0%} to earn the fees. {sample.sentence}".rstrip(),
+            value=found.wins / found.trades, limit=needed, state=TradingState.REDUCING,
             lift=(
-                f"{self._resume_trades} trades (real or shadow) from now on win at least {needed:.0%}",
-                f"no outcome arrives for {self._explore_after_candles} candles: then it tries again, smaller",
-            ),
-            earliest_ms=view.now_ms + self._explore_after_candles * view.timeframe_ms,
+                f"trades from now on (real, or refused ones followed on paper) win credibly more than {needed:.0%}",
+            )
+            + (() if view.followed else (
+                f"no outcome arrives for {self._explore.wait_candles} candles: then it tries {self._explore.quota} "
+                f"trades at {self._explore.size:.0%} of the size",
+            )),
         )  # fmt: skip
 
-    def _paused(self, view: View, standing: Vote, since_ms: int, needed: float) -> Vote | None:
-        since = [o for o in view.outcomes if o.closed_ms > since_ms][-self._resume_trades :]
-        if len(since) == self._resume_trades and win_rate(since) >= needed:
-            return None
-        newest_ms = since[-1].closed_ms if since else since_ms
-        explore_ms = newest_ms + self._explore_after_candles * view.timeframe_ms
-        if view.now_ms >= explore_ms:
-            return None
-        # While outcomes arrive they decide, and no time is promised; should they cease, it is judged again by then.
-        return msgspec.structs.replace(standing, earliest_ms=None if since else explore_ms, recheck_ms=explore_ms)
+
+def _kinds(outcomes: list[Outcome]) -> str:
+    shadows = sum(o.shadow for o in outcomes)
+    return f"{len(outcomes) - shadows} real, {shadows} on paper" if shadows else "all real"
 
 
-def _break_even(outcomes: tuple[Outcome, ...]) -> float:
-    """Break-even win rate of the outcomes' own payoff; NaN without trades, 1 if none ever won, 0 if none lost."""
-    if not outcomes:
-        return math.nan
-    payoff = payoff_ratio(outcomes)
-    if math.isnan(payoff):
-        return 0.0 if wins(outcomes) else 1.0
-    return break_even_win_rate(payoff)
+def _day(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 __plugin__ = BreakEven

@@ -18,10 +18,11 @@ import uvicorn
 
 from regime.config import EngineConfig
 from regime.decision import Decision
+from regime.edge import Edge
 from regime.engine import Engine, find_limits
 from regime.errors import CorruptionError, OperatorError, Unavailable
-from regime.events import AnyEvent, Command, Recalibrated, StreamKey
-from regime.outcomes import break_even_win_rate, payoff_ratio, wilson_interval, win_rate, wins
+from regime.events import SIDES, AnyEvent, Command, Recalibrated, Side, StreamKey
+from regime.outcomes import wilson_interval, win_rate, wins
 from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
@@ -181,14 +182,26 @@ def explain(engine: Engine) -> dict[str, Any]:
     state, decision = engine.state, engine.decision
     evidence = [_detector(watch, found) for watch in engine.watches for found in watch.evidence()]
     sides = {}
-    for side in ("long", "short"):
+    for side in SIDES:
+        known, book = engine.edge(side), state.books[side]
         outcomes = state.outcomes.get(side, [])
         low, high = wilson_interval(wins(outcomes[-50:]), len(outcomes[-50:]), 1.96)
         sides[side] = {
             "trades": len(outcomes), "win_rate_last_50": _finite(win_rate(outcomes[-50:])),
             "win_rate_interval": [_finite(low), _finite(high)],
-            "break_even": _finite(break_even_win_rate(payoff_ratio(outcomes))),
+            "break_even": _finite(engine.break_even(side)),
             "signals": state.signals.get(side, 0),
+            "real_trades": sum(not o.shadow for o in outcomes), "shadow_trades": sum(o.shadow for o in outcomes),
+            "edge": msgspec.to_builtins(known),
+            "entry": _entry_words(known, state.entries.get(side), known_to_rank=side in state.entries),
+            "exit": "left alone: no evidence about other exit thresholds is gathered, so the bot's own stands",
+            "out_of_sample": msgspec.to_builtins(engine.out_of_sample(side)),
+            "guard_value": msgspec.to_builtins(engine.live_value(side)),
+            "refused_signals": {
+                "followed": engine.followed(side), "refused": book.refused, "resolved": book.resolved,
+                "unresolved": book.unresolved, "overlapping": book.overlapping, "open": len(book.shadows),
+                "note": _following(engine, side), "last": [msgspec.to_builtins(s) for s in book.signals[-20:]],
+            },
             "votes": [{"code": s.vote.code, "since_ms": s.since_ms, "text": s.vote.text, "value": s.vote.value,
                        "limit": s.vote.limit, "lift": list(s.vote.lift)}
                       for s in state.sides[side].standing.values()],
@@ -210,11 +223,33 @@ def explain(engine: Engine) -> dict[str, Any]:
             "missing_features": list(state.missing), "unknown_features": list(state.extra),
             "features_without_value": list(state.non_finite),
         },
-        "drawdown": {"ratio": state.drawdown.ratio, "source": state.drawdown.source},
+        "drawdown": {
+            "ratio": state.drawdown.ratio, "source": state.drawdown.source, "figures_dropped": state.drawdown.dropped,
+            "by_side": {side: state.drawdown.of_side(side) for side in SIDES},
+        },
         "detectors": evidence, "alarms_per_day": {k: r._asdict() for k, r in engine.alarm_rates().items()},
         "sides": sides,
         "overrides": [msgspec.to_builtins(o) for o in state.overrides],
     }  # fmt: skip
+
+
+def _entry_words(known: Edge, wanted: float | None, *, known_to_rank: bool) -> str:
+    """Say what the entry threshold rests on."""
+    if known_to_rank:
+        return "by evidence: " + ("no score earns its fees now" if wanted is None else f"scores from {wanted:.2f} on")
+    return "left alone: " + known.sentences[0]
+
+
+def _following(engine: Engine, side: Side) -> str:
+    """Say whether refused signals leave outcomes, and what is missing where they do not."""
+    if engine.state.books[side].bot_reports:
+        return "the bot reports paper trades of its own; ours are off"
+    if engine.followed(side):
+        return "refused signals are followed on paper, by the bot's declared exits"
+    return (
+        "refused signals leave no outcome: declare the bot's exits ([models.<name>.exits]) and send candles, or send "
+        "paper trades (shadow: true). Until then a pause ends by a few small trades only"
+    )
 
 
 def _detector(watch: Watch, found: Evidence) -> dict[str, Any]:

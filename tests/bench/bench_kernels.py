@@ -25,10 +25,13 @@ from numpy.typing import NDArray
 
 from regime.detectors import Detector
 from regime.detectors.adwin import Adwin
+from regime.detectors.chi_square import ChiSquare
 from regime.detectors.cusum import CusumBank
 from regime.detectors.focus import Focus
 from regime.detectors.ks import Ks
 from regime.detectors.page_hinkley import PageHinkley
+from regime.detectors.shiryaev_roberts import ShiryaevRoberts
+from regime.detectors.xie_siegmund import XieSiegmund
 from regime.kernel_bank import Scale
 from regime.reference import Reference
 
@@ -211,6 +214,9 @@ def speed(features: int, rounds: int) -> None:
         "page_hinkley": (ours(PageHinkley()), 640),
         "cusum": (ours(CusumBank()), 640),
         "focus": (ours(Focus()), 640),
+        "shiryaev_roberts": (ours(ShiryaevRoberts()), 640),
+        "xie_siegmund": (ours(XieSiegmund()), 640),
+        "chi_square": (ours(ChiSquare()), 640),
         "ks": (ours(Ks()), 320),
     }
     best = dict.fromkeys(steps, math.inf)
@@ -274,7 +280,10 @@ def many(features: int, count: int, adwin: float, page: float) -> None:
         )
 
 
-STARTED = {"ks": "Ks", "adwin": "Adwin", "page_hinkley": "PageHinkley", "cusum": "CusumBank", "focus": "Focus"}
+STARTED = {
+    "ks": "Ks", "adwin": "Adwin", "page_hinkley": "PageHinkley", "cusum": "CusumBank", "focus": "Focus",
+    "shiryaev_roberts": "ShiryaevRoberts", "xie_siegmund": "XieSiegmund", "chi_square": "ChiSquare",
+}  # fmt: skip
 START = """
 import time; began = time.perf_counter()
 import sys, numpy as np

@@ -6,7 +6,8 @@
     jumps     stochastic volatility (log-AR) with jumps, no GARCH: a world on which nothing was developed or tuned
 
 Each world gives 130 indicators of ten kinds and thirteen windows, all of one price and one volume, or `iid`: as many
-independent normal values. Rows are candles of five minutes.
+independent normal values. Rows are candles of five minutes. A `Change` happens to the market itself, a `Planted` one to
+chosen indicators.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
+from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
 
@@ -80,6 +82,75 @@ def market(kind: str, seed: int, rows: int, change: Change | None = None) -> Flo
     volume = volume + 0.3 * np.log(deviation)
     bars = np.abs(r) + 0.8 * deviation * np.abs(rng.standard_normal(total))
     return indicators(r, bars, volume)[total - rows :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """What happens to `count` indicators, chosen at random, from row `at` on.
+
+    mean        `size` standard deviations are added
+    scale       distances from the mean grow by the factor `size`
+    skewed      the values keep their order, mean and variance; their law becomes an exponential one
+    heavy       the same with Student's t of 3 degrees of freedom
+    dependence  the indicator becomes the same indicator of another market: same law, same memory, but it no longer
+                moves with the others
+    """
+
+    at: int
+    kind: str
+    count: int
+    size: float = 1.0
+    rows_to_full: int = 0
+
+
+def planted(x: Floats, change: Planted, *, world: str, seed: int, reference: Floats) -> Floats:
+    """Return the rows with the change in them. The law of each indicator is taken from `reference`."""
+    rng = np.random.default_rng(seed)
+    found = x.copy()
+    rows = len(x) - change.at
+    ramp = np.clip((np.arange(rows) + 1) / max(change.rows_to_full, 1), 0, 1)
+    for i, f in enumerate(rng.permutation(x.shape[1])[: change.count].tolist()):
+        mean, deviation = float(reference[:, f].mean()), float(reference[:, f].std())
+        z = (x[change.at :, f] - mean) / deviation
+        if change.kind == "mean":
+            z = z + change.size * ramp
+        elif change.kind == "scale":
+            z = z * (1 + (change.size - 1) * ramp)
+        elif change.kind in {"skewed", "heavy"}:
+            in_order = np.sort(reference[:, f])
+            usual = (in_order - mean) / deviation
+            # Blended by degrees, and brought back to variance 1: two laws in one order are correlated by less than 1.
+            together = float(np.mean(usual * _other_law(change.kind, in_order, in_order)))
+            other = _other_law(change.kind, x[change.at :, f], in_order)
+            z = ((1 - ramp) * z + ramp * other) / np.sqrt((1 - ramp) ** 2 + ramp**2 + 2 * ramp * (1 - ramp) * together)
+        elif change.kind == "dependence":
+            other = market(world, seed + 500_000 + i, len(x))[change.at :, f]
+            z = np.sqrt(1 - ramp**2) * z + ramp * (other - mean) / deviation
+        else:
+            raise ValueError(f"no such change: {change.kind!r}")
+        found[change.at :, f] = mean + deviation * z
+    return found
+
+
+def _other_law(kind: str, values: Floats, in_order: Floats) -> Floats:
+    """Standardised values of the other law, at the ranks that `values` have in a sorted sample."""
+    rank = 0.5 * (np.searchsorted(in_order, values) + np.searchsorted(in_order, values, "right"))
+    share = np.clip((rank + 0.5) / (len(in_order) + 1), 0.5 / len(in_order), 1 - 0.5 / len(in_order))
+    if kind == "skewed":
+        return np.asarray(-np.log1p(-share) - 1.0)
+    return np.asarray(student.ppf(share, 3) / math.sqrt(3.0))
+
+
+def garch_absolute(rng: np.random.Generator, rows: int, columns: int) -> Floats:
+    """Absolute returns of as many independent GARCH(1,1) .04/.94 streams, Student t8."""
+    burn_in = 500
+    shocks = rng.standard_t(8, (rows + burn_in, columns)) * math.sqrt(6 / 8)
+    variance = np.ones(columns)
+    for t, shock in enumerate(shocks):
+        shock *= np.sqrt(variance)
+        variance = 0.02 + 0.94 * variance + 0.04 * shock**2
+        shocks[t] = shock
+    return np.abs(shocks[burn_in:])
 
 
 def _smooth(x: Floats, window: float) -> Floats:

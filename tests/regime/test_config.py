@@ -130,12 +130,13 @@ def test_a_key_that_must_be_given_is_named() -> None:
 OTHER: dict[str, Any] = {
     "preset": "seed-rules", "mode": "shadow", "clock": "event", "stale_after": 4, "warmup_observations": 51,
     "require_observations": False, "auto_register": False, "extra_features": "ignore", "cooldown_candles": 13,
-    "false_alarm_days": 7.0, "streams_expected": 3,
+    "false_alarm_days": 7.0, "streams_expected": 3, "false_pause_trades": 500.0,
     "probation_candles": 49, "probation_size": 0.4, "detectors": [], "rules": [], "models": {"m": ModelConfig()},
 }  # fmt: skip
 OTHER_MODEL: dict[str, Any] = {
     "entry": 0.81, "exit": 0.76, "fee_ratio": 0.0, "trained_until": "2025-01-01",
     "exits": ExitRules(exit_probability=0.5), "exit_reasons": {"a": "other"}, "ignore_features": ["a"],
+    "payoff_ratio": 1.5,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from regime.config import DetectorConfig, EngineConfig, ModelConfig, RuleConfig
+from regime.config import DetectorConfig, EngineConfig, ExitRules, ModelConfig, RuleConfig
 from regime.decision import Decision, SideDecision, TradingState
 from regime.engine import CANDLES_MAX, OUTCOMES_MAX, Engine, Step
 from regime.errors import CorruptionError, OperatorError
@@ -31,6 +31,7 @@ from regime.events import (
     Recalibrated,
     Reconfigured,
     StreamKey,
+    Taken,
     Tick,
     Trade,
 )
@@ -486,7 +487,7 @@ def test_an_override_of_a_side_leaves_the_other_alone() -> None:
 
 
 def test_an_operators_active_overrides_the_rules_but_no_fault() -> None:
-    made = engine(rules=[rule("break_even", window=5, trades_min=3)])
+    made = engine(rules=[rule("break_even", trades_min=3, false_pause_trades=2.0)])
     assert codes(play(made, obs(0), *(trade(1, -0.01) for _ in range(5)))) == ["break-even"]
     assert long(play(made, override("ACTIVE"))).state is A
     assert long(play(made, obs(1, {"a": 1.0}))).state is R
@@ -705,9 +706,11 @@ def test_another_model_version_is_remembered() -> None:
 
 
 def test_shadow_mode_tells_active_with_base_thresholds_and_computes_the_truth() -> None:
-    made = engine(mode="shadow", rules=[rule("break_even", window=5, trades_min=3), rule("win_rate", window=3)])
+    made = engine(
+        mode="shadow", rules=[rule("break_even", trades_min=3, false_pause_trades=2.0), rule("win_rate", window=3)]
+    )
     calm = play(made, obs(0))
-    step = play(made, *(trade(1, -0.1) for _ in range(3)))
+    step = play(made, *(trade(1, -0.1) for _ in range(5)))
     assert (long(step).state, long(step).entry, long(step).reasons) == (A, 0.80, [])
     assert step.decision.computed is not None
     assert (step.decision.computed.long.state, step.decision.computed.long.entry) == (R, 0.85)
@@ -715,6 +718,79 @@ def test_shadow_mode_tells_active_with_base_thresholds_and_computes_the_truth() 
     assert step.decision.mode == "shadow"
     assert codes(play(made, obs(1, {}))) == ["schema-change"]
     assert long(play(made, obs(2), override("HALTED"))).state is H
+
+
+# -- refused signals, followed on paper ------------------------------------------------------------------------------
+
+
+BOT = ModelConfig(exits=ExitRules(take_profit_ratio=0.02, stop_loss_ratio=0.01), fee_ratio=0.0)
+
+
+def signal(i: int, price: float, *, probability: float = 0.9, high: float | None = None, **more: Any) -> Observation:
+    shape = Ohlcv(open=price, high=price if high is None else high, low=price, close=price, volume=1.0)
+    return Observation(
+        model=M, symbol=S, timeframe=TF, ts_ms=i * CANDLE_MS, features=dict(FEATURES), candle=shape,
+        probabilities=Probabilities(long=probability), **more,
+    )  # fmt: skip
+
+
+def test_a_refused_signal_becomes_a_shadow_trade_and_its_outcome_counts_for_the_side_only() -> None:
+    made = engine(models={M: BOT})
+    play(made, obs(0), override("REDUCING"), signal(1, 100.0))
+    book = made.state.books["long"]
+    assert [(s.fate, s.refused) for s in book.signals] == [("open", True)]
+    play(made, signal(2, 100.0, probability=0.1), signal(3, 100.0, probability=0.1, high=103.0))
+    assert [(s.fate, s.profit_ratio) for s in book.signals] == [("won", pytest.approx(0.02))]
+    (outcome,) = made.state.outcomes["long"]
+    assert (outcome.shadow, outcome.exit_kind, outcome.entry_probability) == (True, "take_profit", 0.9)
+    assert outcome.closed_ms == 4 * CANDLE_MS
+    assert "short" not in made.state.outcomes
+    assert made.state.drawdown.source == "none"
+    assert made.live_value("long").refused == 1
+
+
+def test_a_signal_that_was_not_refused_is_remembered_and_not_followed() -> None:
+    made = engine(models={M: BOT})
+    play(made, obs(0), signal(1, 100.0, taken=Taken(long=True)), signal(2, 100.0), signal(3, 100.0, probability=0.79))
+    assert [(s.fate, s.taken) for s in made.state.books["long"].signals] == [("taken", True), ("passed", None)]
+
+
+def test_shadows_wait_for_the_observations_own_candle_where_the_bot_sends_one() -> None:
+    made = engine(models={M: BOT})
+    play(made, obs(0), override("REDUCING"), signal(1, 100.0), signal(2, 100.0, probability=0.1))
+    bad = Candle(symbol=S, timeframe=TF, ts_ms=3 * CANDLE_MS, open=100.0, high=100.0, low=90.0, close=100.0, volume=1.0)
+    play(made, bad, signal(3, 100.0, probability=0.1))
+    assert made.state.books["long"].signals[0].fate == "open"
+    assert made.state.candle_differences == 1
+
+
+def test_posted_candles_follow_shadows_of_a_bot_that_sends_none() -> None:
+    made = engine(models={M: BOT})
+    refused = Observation(
+        model=M, symbol=S, timeframe=TF, ts_ms=CANDLE_MS, features=dict(FEATURES), probabilities=Probabilities(long=0.9)
+    )
+    play(made, obs(0), override("REDUCING"), refused)
+    for i, low in ((2, 100.0), (3, 98.0)):
+        play(made, Candle(symbol=S, timeframe=TF, ts_ms=i * CANDLE_MS, open=100.0, high=100.0, low=low, close=100.0,
+                          volume=1.0))  # fmt: skip
+    assert made.state.books["long"].signals[0].fate == "lost"
+
+
+def test_a_peak_reset_ends_a_pause_for_drawdown() -> None:
+    made = engine(rules=[rule("drawdown", limit=0.1, release=0.05)], cooldown_candles=0)
+    assert codes(play(made, obs(0), trade(1, -0.2))) == ["drawdown"]
+    reset = Command(id="r", action="reset-peak", ts_ms=CANDLE_MS, model=M, actor="me", reason="looked into")
+    assert "drawdown" not in codes(play(made, reset))
+    assert made.state.drawdown.ratio == 0.0
+
+
+def test_out_of_sample_is_counted_from_the_end_of_the_training() -> None:
+    made = engine(models={M: ModelConfig(trained_until="1970-01-01")})
+    lost = (msgspec.structs.replace(trade(300 + i, -0.01), opened_ms=(299 + i) * CANDLE_MS) for i in range(40))
+    play(made, obs(600), *lost)
+    found = made.out_of_sample("long")
+    assert (found.trades_out, found.verdict) == (40, "overfit")
+    assert "1970-01-02" in found.sentence
 
 
 def test_enforce_mode_has_no_computed() -> None:
@@ -936,7 +1012,8 @@ def full(mode: str = "enforce", clock: str = "event") -> Engine:
         detectors=[detector("Level"), DetectorConfig(kind="ks", options={"window": 8})],
         rules=[
             rule("drift", detectors=f"{__name__}.Level, ks"), rule("drawdown", limit=0.1, release=0.05),
-            rule("break_even", window=5, trades_min=3, resume_trades=3, explore_after_candles=6),
+            rule("break_even", trades_min=3, false_pause_trades=1.5, explore_trades=2, explore_after_candles=6),
+            rule("edge"),
             rule("win_rate", window=3), rule("ml_exit", window=3, latch_candles=4), rule("Fails"),
         ],
     )  # fmt: skip

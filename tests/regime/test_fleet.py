@@ -446,8 +446,9 @@ def busy(mode: str = "enforce", clock: str = "event") -> Fleet:
         detectors=[DetectorConfig(kind="ks", options={"window": 8})],
         rules=[
             RuleConfig(kind="drift"), RuleConfig(kind="drawdown", options={"limit": 0.1, "release": 0.05}),
-            RuleConfig(kind="break_even", options={"window": 4, "trades_min": 2, "resume_trades": 2,
+            RuleConfig(kind="break_even", options={"trades_min": 2, "false_pause_trades": 1.5, "explore_trades": 2,
                                                    "explore_after_candles": 6}),
+            RuleConfig(kind="edge"),
             RuleConfig(kind="win_rate", options={"window": 2}),
             RuleConfig(kind="ml_exit", options={"window": 2, "latch_candles": 4}),
         ],

@@ -9,7 +9,17 @@ import pytest
 
 from regime.decision import Decision, Reason, SideDecision, Sides, TradingState
 from regime.events import StreamKey, Trade
-from regime.guard_value import BELOW_ENTRY, SHIFTS, curves, guard_value, max_drawdown, verdicts
+from regime.guard_value import (
+    BELOW_ENTRY,
+    SHIFTS,
+    curves,
+    guard_value,
+    live_value,
+    max_drawdown,
+    mean_interval,
+    verdicts,
+)
+from regime.outcomes import Outcome
 
 KEY = StreamKey("bot", "BTC/USDT:USDT", "5m")
 ACTIVE, REDUCING, HALTED = TradingState.ACTIVE, TradingState.REDUCING, TradingState.HALTED
@@ -194,3 +204,46 @@ def test_a_trade_under_the_bots_own_threshold_is_refused_only_while_the_guard_as
     judged = verdicts(trades, {KEY: [calm, raised]}, base_entry=0.80)
     assert [v.refused for v in judged] == [False, True]
     assert [v.refused for v in verdicts(trades, {KEY: [calm, raised]})] == [True, True]
+
+
+# -- live ------------------------------------------------------------------------------------------------------------
+
+
+def outcomes(*profits: float, shadow: bool) -> list[Outcome]:
+    return [Outcome(closed_ms=i, profit_ratio=p, exit_kind="other", shadow=shadow) for i, p in enumerate(profits)]
+
+
+def test_live_refused_signals_are_held_against_always_and_never() -> None:
+    value = live_value([*outcomes(0.02, 0.01, shadow=False), *outcomes(-0.03, -0.01, shadow=True)], [0.005, -0.001])
+    assert (value.real, value.refused, value.open) == (2, 2, 2)
+    assert value.always_ratio == pytest.approx(-0.01)
+    assert value.guarded_ratio == pytest.approx(0.03)
+    assert value.refused_mean_ratio == pytest.approx(-0.02)
+    assert value.open_ratio == pytest.approx(0.004)
+    assert value.shifts_as_good_ratio == 0.0
+    assert "2 refused signals resolved" in value.sentence
+
+
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        ([], "no refused signal"),
+        ([-0.01, -0.02] * 10, "worth having"),
+        ([0.01, 0.02] * 10, "it costs"),
+        ([0.01, -0.01] * 10, "neither"),
+    ],
+)
+def test_live_the_sentence_says_whether_the_guard_is_worth_having(refused: list[float], words: str) -> None:
+    value = live_value([*outcomes(0.01, -0.01, 0.01, shadow=False), *outcomes(*refused, shadow=True)])
+    assert words in value.sentence
+
+
+def test_the_interval_holds_the_mean_of_its_law_about_nine_times_in_ten() -> None:
+    rng = np.random.default_rng(5)
+    held = 0
+    for _ in range(300):
+        _, low, high = mean_interval(rng.normal(0.3, 1.0, 40).tolist())
+        assert low is not None and high is not None
+        held += low <= 0.3 <= high
+    assert 0.83 <= held / 300 <= 0.95
+    assert mean_interval([1.0, 2.0]) == (1.5, None, None)

@@ -176,7 +176,7 @@ def test_a_total_loss_is_a_loss_of_all_and_nothing_divides_by_zero() -> None:
 @pytest.mark.parametrize("value", [0.0, -50.0])
 def test_an_account_at_or_under_zero_has_lost_all_and_has_no_rate_of_return(value: float) -> None:
     drawdown = Drawdown()
-    for each in (100.0, value, 50.0, 50.0):
+    for each in (100.0, value, value, 50.0, 50.0):
         drawdown.on_equity(equity(each))
     assert drawdown.ratio == pytest.approx(1.0)
 
@@ -196,3 +196,44 @@ def test_whatever_is_reported_the_drawdown_is_a_number_in_0_to_1(reports: list[A
         assert 0.0 <= drawdown.ratio <= 1.0
         assert drawdown.peak >= peak
         peak = drawdown.peak
+
+
+def test_one_bad_tick_of_the_equity_feed_is_dropped_and_counted() -> None:
+    drawdown = Drawdown()
+    for each in (100.0, 20.0, 101.0, 99.0):
+        drawdown.on_equity(equity(each))
+    assert drawdown.ratio == pytest.approx(1 - 99 / 101)
+    assert drawdown.dropped == 1
+
+
+def test_a_jump_that_the_next_figure_confirms_counts_in_full() -> None:
+    drawdown = Drawdown()
+    for each in (100.0, 60.0):
+        drawdown.on_equity(equity(each))
+    assert drawdown.ratio == 0.0  # Not believed yet.
+    drawdown.on_equity(equity(59.0))
+    assert drawdown.ratio == pytest.approx(0.41)
+    assert drawdown.dropped == 0
+
+
+def test_money_paid_in_with_a_dropped_figure_is_still_taken_out() -> None:
+    drawdown = Drawdown()
+    drawdown.on_equity(equity(1000.0))
+    drawdown.on_equity(equity(5.0, 500.0))  # A bad tick, but the 500 were paid in.
+    drawdown.on_equity(equity(1400.0))
+    assert drawdown.ratio == pytest.approx(0.1)
+
+
+def test_a_side_is_measured_from_its_own_peak_after_a_rebase_and_all_from_the_present_after_a_reset() -> None:
+    drawdown = Drawdown()
+    for each in (100.0, 80.0):
+        drawdown.on_equity(equity(each))
+    drawdown.rebase("long")
+    assert drawdown.of_side("long") == 0.0
+    assert drawdown.of_side("short") == pytest.approx(0.2)
+    for each in (90.0, 72.0):
+        drawdown.on_equity(equity(each))
+    assert drawdown.of_side("long") == pytest.approx(0.2)
+    assert drawdown.of_side("short") == drawdown.ratio == pytest.approx(0.28)
+    drawdown.reset_peak()
+    assert drawdown.of_side("long") == drawdown.ratio == 0.0

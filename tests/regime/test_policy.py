@@ -416,7 +416,7 @@ def test_rules_about_the_data_are_always_on() -> None:
     assert tuple(kinds) == FAULT_RULES
 
 
-@pytest.mark.parametrize(("preset", "rules"), [("default", 5), ("seed-rules", 3)])
+@pytest.mark.parametrize(("preset", "rules"), [("default", 6), ("conservative", 6), ("seed-rules", 3)])
 def test_presets_can_be_built(preset: Any, rules: int) -> None:
     assert len(build_rules(EngineConfig(preset=preset))) == len(FAULT_RULES) + rules
 

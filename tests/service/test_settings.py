@@ -106,4 +106,4 @@ def test_every_key_has_a_sentence_in_the_code() -> None:
         for name in get_type_hints(section):
             if name in section.__struct_fields__ and name not in ("detectors", "rules", "models", "exits"):
                 assert re.search(rf"    {name}: [^\n]*\n    \"\"\"", source), (section.__name__, name)
-    assert get_args(get_type_hints(EngineConfig)["preset"]) == ("default", "seed-rules")
+    assert get_args(get_type_hints(EngineConfig)["preset"]) == ("default", "seed-rules", "conservative")

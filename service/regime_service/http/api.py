@@ -31,7 +31,7 @@ from regime.reference import Reference
 from regime_service.http import problems, schema
 from regime_service.http.gate import Gate
 from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
-from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, Query
+from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, PeakReset, Query
 from regime_service.ports import Ports, Receipt
 from regime_service.stores.sqlite import new_ulid
 
@@ -352,6 +352,22 @@ class _Api:
         await self._ingest([command], single=True)
         return _json({"id": command.id})
 
+    async def post_peak_reset(self, request: Request) -> Response:
+        _media_type(request, (JSON,))
+        Query(request.scope["query_string"], (), strict=True)
+        raw = await request.body()
+        asked = await _parsed(raw, PeakReset)
+        if len(asked) != 1 or _is_array(raw):
+            raise CallerError("A reset is one object, not a list: send them one by one.")
+        self._require_model(asked[0].model)
+        command = Command(
+            id=new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="reset-peak",
+            ts_ms=self._operator_ms(asked[0].model), model=asked[0].model, actor=asked[0].actor,
+            reason=asked[0].reason,
+        )  # fmt: skip
+        await self._ingest([command], single=True)
+        return _json({"id": command.id})
+
     async def delete_override(self, request: Request) -> Response:
         Query(request.scope["query_string"], (), strict=True)
         override_id = request.path_params["id"]
@@ -597,7 +613,10 @@ def _route(app: FastAPI, api: _Api) -> None:
     )
     text = (
         "The evidence behind the current answer\nTop features, statistics against their limits, votes, estimated start "
-        "of the change."
+        "of the change. Each feature of a change has its `psi` (population stability index against the reference's "
+        "deciles) and its `wasserstein` (distance of the two distributions, in standard deviations of the reference): "
+        "sizes to report, over the rows since that start, 288 at most, null while there are fewer than 30. No answer "
+        "depends on them."
     )
     add("GET", "/v1/explain", api.get_explain, "operator", {"x-text": text, **extra})
 
@@ -607,6 +626,16 @@ def _route(app: FastAPI, api: _Api) -> None:
     )  # fmt: skip
     text = "Overrule the rules\nIdempotent on `id`; the service makes one where none is given."
     add("POST", "/v1/overrides", api.post_override, "operator", {"x-text": text, **extra})
+
+    extra = schema.operation(
+        schema.json_of("OverrideAnswer"), about="Recorded; the peak is where the account stands now.", errors=_WRITE,
+        body={"required": True, "content": schema.json_of("PeakReset")},
+    )  # fmt: skip
+    text = (
+        "Measure the drawdown from here on\nAfter a loss that was looked into: the account's peak, and each side's, "
+        "become what they are now. The loss stays in the log."
+    )
+    add("POST", "/v1/peak-resets", api.post_peak_reset, "operator", {"x-text": text, **extra})
 
     extra = schema.operation(
         schema.json_of("OverrideAnswer"), about="Recorded; the rules' word counts again.",

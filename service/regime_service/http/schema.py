@@ -62,6 +62,14 @@ class Override(Event, tag="override", frozen=True):
     id: str | None = None
 
 
+class PeakReset(Event, tag="peak-reset", frozen=True):
+    """An operator's word: measure the drawdown of the model from here on. Recorded like every other command."""
+
+    model: Label
+    actor: Label
+    reason: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
 class StreamThresholds(msgspec.Struct, kw_only=True):
     """The answer for one stream; under REDUCING and HALTED no new entries, exits are free.
 
@@ -260,7 +268,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 # --- the document ---------------------------------------------------------------------------------------------------
 
-EVENTS: tuple[type[Event], ...] = (Observation, Trade, Equity, Candle, Override)
+EVENTS: tuple[type[Event], ...] = (Observation, Trade, Equity, Candle, Override, PeakReset)
 ANSWERS: tuple[type[msgspec.Struct], ...] = (
     ThresholdsAnswer, IngestAnswer, ReferenceAnswer, DecisionsAnswer, OverrideAnswer, Alive, Ready, problems.Problem,
 )  # fmt: skip

@@ -4,6 +4,7 @@ import pytest
 
 from regime.config import ModelConfig
 from regime.decision import TradingState
+from regime.outcomes import Outcome
 from regime.rules import DataView, View, Vote
 from regime.rules.drawdown import DrawdownRule
 
@@ -61,3 +62,31 @@ def test_the_answer_says_where_the_figure_comes_from(source: str, words: str) ->
 def test_a_release_above_the_limit_is_refused() -> None:
     with pytest.raises(ValueError, match="release"):
         DrawdownRule(limit=0.1, release=0.2)
+
+
+def since(profit: float, count: int) -> tuple[Outcome, ...]:
+    return tuple(
+        Outcome(closed_ms=NOW_MS + i * CANDLE_MS, profit_ratio=profit, exit_kind="other", shadow=True)
+        for i in range(1, count + 1)
+    )
+
+
+def test_outcomes_that_earn_again_end_it_and_ask_for_a_new_peak() -> None:
+    view = VIEW._replace(
+        drawdown_ratio=0.2, drawdown_source="trades", standing=standing(), standing_since_ms=NOW_MS, followed=True,
+        now_ms=NOW_MS + 20 * CANDLE_MS,
+    )  # fmt: skip
+    ended = DrawdownRule().judge(view._replace(outcomes=since(0.01, 15)))
+    assert ended is not None and ended.rebase
+    stays = DrawdownRule().judge(view._replace(outcomes=since(-0.01, 15)))
+    assert stays is not None and not stays.rebase and stays.state is TradingState.REDUCING
+
+
+def test_where_nothing_can_be_followed_it_tries_small_trades_after_a_while() -> None:
+    rule = DrawdownRule(explore_after_candles=50, explore_size=0.1)
+    view = VIEW._replace(drawdown_ratio=0.2, drawdown_source="trades", standing=standing(), standing_since_ms=NOW_MS)
+    before = rule.judge(view._replace(now_ms=NOW_MS + 49 * CANDLE_MS))
+    after = rule.judge(view._replace(now_ms=NOW_MS + 50 * CANDLE_MS))
+    assert before is not None and before.state is TradingState.REDUCING
+    assert after is not None and (after.state, after.size_factor) == (None, 0.1)
+    assert "tries" in " ".join(after.lift)

@@ -597,6 +597,18 @@ def test_a_wrong_override_is_422(service: Any, change: dict[str, Any], path: str
     assert not service.overrides()
 
 
+def test_a_peak_reset_is_recorded_with_who_asked_and_why(service: Any) -> None:
+    service.warm()
+    word = {"model": override()["model"], "actor": "me", "reason": "the loss was looked into"}
+    answer = service.post("/v1/peak-resets", word)
+    assert answer.status_code == 200
+    assert len(answer.json()["id"]) == 26
+    assert service.post("/v1/peak-resets", word | {"model": "nobody"}).status_code == 404
+    assert service.post("/v1/peak-resets", [word]).status_code == 422
+    response = service.post("/v1/peak-resets", word | {"reason": ""})
+    assert (response.status_code, paths(response)) == (422, ["reason"])
+
+
 def test_an_override_is_one_object(service: Any) -> None:
     service.warm()
     assert service.post("/v1/overrides", [override()]).status_code == 422

@@ -25,6 +25,7 @@ CONTRACT = {
     ("put", "/v1/models/{model}/references/{version}"), ("get", "/v1/thresholds"), ("get", "/v1/decisions"),
     ("get", "/v1/explain"), ("post", "/v1/overrides"), ("delete", "/v1/overrides/{id}"), ("get", "/metrics"),
     ("get", "/healthz"), ("get", "/readyz"), ("get", "/"),
+    ("post", "/v1/peak-resets"),  # Ours: the contract leaves open how an operator resets the peak.
 }  # fmt: skip
 
 

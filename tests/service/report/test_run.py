@@ -169,7 +169,7 @@ def test_refusals_add_up(full: tuple[dict[str, Any], Path]) -> None:
     value = full[0]["guard_value"]
     assert value["trades"] == value["taken"] + value["refused"] == 60
     assert value["refused"] == value["winners_missed"] + value["losers_avoided"] == len(full[0]["refused_trades"])
-    assert [row["rules"] for row in full[0]["compared"]] == ["seed-rules", "default"]
+    assert [row["rules"] for row in full[0]["compared"]] == ["seed-rules", "default", "conservative"]
 
 
 def test_drift_of_the_feature_that_moved_is_named(play: Play) -> None:

@@ -1,0 +1,354 @@
+"""What policies for thresholds and pauses leave on the table, on simulated bots whose truth is known.
+
+    python tests/bench/bench_outcomes.py --seed S [--quick] [--bots 10] [--modes shadow,blind] [--policies a,b]
+
+Part 1: regret per 1,000 signals against the oracle that takes exactly the signals that earn (`regime.simulate_bots`), by
+path of the true win rate and by variant of the score. The outcome of a signal is known five signals later. `shadow`:
+refused signals leave an outcome, too. `blind`: they do not. Signals under the bot's own threshold (its break-even win
+rate: it trusts its score) are refused by the bot, whatever the policy, and leave nothing; only `always` takes them.
+
+Part 2: the same policies on bots that win at a fixed rate, at or above break-even for ever, with a score that says
+nothing: pauses begun per 1,000 trades (every one of them is false), and the share of signals that was paused, made
+smaller, or refused for their score.
+
+A policy is a class with `base`, `paused`, `take` and `learn`, see `Policy`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regime.edge import auc, auc_z
+from regime.simulate_bots import KINDS, VARIANTS, Bot, regret, simulate_bot, steady_bot
+from regime.win_probability import WinProbability
+
+Floats = NDArray[np.float64]
+DELAY = 5
+"""Signals until the outcome of one is known."""
+MEMORY = 500
+SIGNALS = 3000
+STEADY = (
+    (0.53, 1.0, 0.06), (0.53, 1.0, 0.0), (0.55, 1.0, 0.06), (0.60, 1.0, 0.06), (0.72, 1.0, 0.06), (0.42, 1.5, 0.05),
+    (0.45, 1.5, 0.05), (1.06 / 3, 2.0, 0.06), (0.40, 2.0, 0.06), (0.55, 2.0, 0.06),
+)  # fmt: skip
+"""Win rate, payoff, fee; the first and the eighth earn exactly their fees."""
+
+
+class Policy(Protocol):
+    """Asked before every signal that the bot would take, told of every outcome that there is."""
+
+    base: float
+    """The bot's own threshold; signals below are never asked about."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it takes nothing now, whatever the score."""
+        ...
+
+    def take(self, row: int, score: float) -> float:
+        """Return the share of the full size, 0..1, for signal `row` of the bot."""
+        ...
+
+    def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        """Hear what became of signal `row`; `taken` is what `take` said (0: a shadow trade)."""
+        ...
+
+
+Factory = Callable[[Bot, bool], Policy]
+"""Makes the policy for a bot; the flag says whether refused signals will leave outcomes. It must not look ahead."""
+
+
+class Run(NamedTuple):
+    """`exposure` is `float64[n]`; shares are of the signals that the bot itself would take."""
+
+    exposure: Floats
+    pauses: int
+    asked: int
+    paused: float
+    smaller: float
+    refused: float
+
+
+def run(factory: Factory, bot: Bot, *, shadow: bool) -> Run:
+    policy = factory(bot, shadow)
+    exposure = np.zeros(len(bot.score))
+    asked: list[int] = []
+    told = pauses = stopped = smaller = refused = 0
+    before = False
+    for row, score in enumerate(bot.score.tolist()):
+        while told < len(asked) and asked[told] <= row - DELAY:
+            past = asked[told]
+            taken = float(exposure[past])
+            if taken > 0 or shadow:
+                policy.learn(past, float(bot.score[past]), bool(bot.won[past]), float(bot.returns[past]), taken)
+            told += 1
+        if score < policy.base:
+            continue
+        asked.append(row)
+        exposure[row] = policy.take(row, score)
+        now = policy.paused
+        pauses += now and not before
+        before = now
+        stopped += now
+        smaller += 0 < exposure[row] < 1
+        refused += exposure[row] == 0 and not now
+    n = max(len(asked), 1)
+    return Run(exposure, pauses, len(asked), stopped / n, smaller / n, refused / n)
+
+
+class Always:
+    base = 0.0
+    paused = False
+
+    def __init__(self, bot: Bot, shadow: bool) -> None:
+        pass
+
+    def take(self, row: int, score: float) -> float:
+        return 1.0
+
+    def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        pass
+
+
+class Static(Always):
+    """Trust the score: take what it puts above break-even."""
+
+    def __init__(self, bot: Bot, shadow: bool) -> None:
+        self.base = bot.break_even
+
+
+class Timed(Static):
+    """Pause for 50 signals when fewer than 0.45 of the last 20 trades won, then forget (what trading libraries do)."""
+
+    def __init__(self, bot: Bot, shadow: bool) -> None:
+        super().__init__(bot, shadow)
+        self._limit, self._wait = bot.break_even - 0.08, 0
+        self._won: list[bool] = []
+
+    @property
+    def paused(self) -> bool:  # type: ignore[override]
+        return self._wait > 0
+
+    def take(self, row: int, score: float) -> float:
+        self._wait = max(0, self._wait - 1)
+        return 0.0 if self._wait else 1.0
+
+    def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        if taken:
+            self._won.append(won)
+        if len(self._won) >= 20 and np.mean(self._won[-20:]) < self._limit:
+            self._won, self._wait = [], 51
+
+
+class Rolling(Static):
+    """Pause while fewer of the last 30 outcomes won than break-even asks. Blind, it never comes back."""
+
+    def __init__(self, bot: Bot, shadow: bool) -> None:
+        super().__init__(bot, shadow)
+        self._won: list[bool] = []
+
+    @property
+    def paused(self) -> bool:  # type: ignore[override]
+        return len(self._won) == 30 and sum(self._won) / 30 < self.base
+
+    def take(self, row: int, score: float) -> float:
+        return 0.0 if self.paused else 1.0
+
+    def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        self._won = [*self._won[-29:], won]
+
+
+class Hedge(Static):
+    """Take what P(win | score, now) puts above break-even, and nothing else: no test, no pause."""
+
+    def __init__(self, bot: Bot, shadow: bool) -> None:
+        super().__init__(bot, shadow)
+        self._law = WinProbability()
+
+    def take(self, row: int, score: float) -> float:
+        return float(self._law.probability(score) > self.base)
+
+    def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        self._law.update(score, won)
+
+
+class Composed(Static):
+    """The parts put together: a threshold where the score ranks, an e-gate on what passes it, a smaller size between.
+
+    - The score counts as ranking from `rank_on` standard errors of the AUC above one half (last 500 outcomes, at least
+      50) until it falls under `rank_off`. Then the threshold is that of `WinProbability`, else the bot's own.
+    - The e-gate judges the outcomes of scores that the threshold in force would let through, and lifts its pause by
+      its mirror image on those that came since.
+    - Size `smaller` where P(win) of the stream is under break-even and nothing else has spoken yet.
+    - No score clears while it ranks: paused (`no-edge`) where `no_edge_pauses`, else `smaller`.
+    - Blind, every `EXPLORE`-th signal is taken at `smaller` during a pause; otherwise nothing could end it.
+    """
+
+    EXPLORE = 8
+    hedge = True
+    rank_on, rank_off = 1.0, 0.5
+    hysteresis = 0.01
+    smaller = 0.25
+    no_edge_pauses = True
+    false_pause_trades = 1000.0
+
+    def __init__(self, bot: Bot, shadow: bool) -> None:
+        super().__init__(bot, shadow)
+        self._shadow, self._break_even = shadow, bot.break_even
+        self._law = WinProbability()
+        self._scores: list[float] = []
+        self._won: list[bool] = []
+        self._since = 0
+        """Outcomes seen when the gate last changed its mind."""
+        self._seen = 0
+        self._gated = self._ranks = self._no_edge = self._doubtful = False
+        self._wanted: float | None = self.base
+        self._threshold = self.base
+        self._asked = 0
+
+    @property
+    def paused(self) -> bool:  # type: ignore[override]
+        return self._gated or (self._no_edge and self.no_edge_pauses)
+
+    def take(self, row: int, score: float) -> float:
+        self._asked += 1
+        if self.paused:
+            return self.smaller if not self._shadow and self._asked % self.EXPLORE == 0 else 0.0
+        if score < self._threshold:
+            return 0.0
+        return self.smaller if self._doubtful or self._no_edge else 1.0
+
+    def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        self._seen += 1
+        self._scores = [*self._scores[1 - MEMORY :], score]
+        self._won = [*self._won[1 - MEMORY :], won]
+        if self.hedge:
+            self._learn_threshold(score, won)
+        self._learn_gate()
+
+    def _learn_threshold(self, score: float, won: bool) -> None:
+        self._law.update(score, won)
+        self._wanted = self._law.threshold(
+            self._break_even, base=self.base, current=self._wanted, hysteresis=self.hysteresis
+        )
+        wins = sum(self._won)
+        if len(self._won) >= 50 and 0 < wins < len(self._won):
+            z = auc_z(auc(self._scores, self._won), wins, len(self._won) - wins)
+            self._ranks = z > (self.rank_off if self._ranks else self.rank_on)
+        self._no_edge = self._ranks and self._wanted is None
+        self._threshold = self._wanted if self._ranks and self._wanted is not None else self.base
+        self._doubtful = not self._ranks and self._law.mean(self.base) < self._break_even
+
+    def _learn_gate(self) -> None:
+        from regime.e_detector import pause_evidence, resume_evidence
+
+        recent = min(self._seen - self._since, len(self._won))
+        past = list(zip(self._scores[-recent:], self._won[-recent:], strict=True)) if recent else []
+        passed = np.array([won for score, won in past if score >= self._threshold], dtype=np.bool_)
+        if self._gated:
+            turned = resume_evidence(passed, self._break_even).resume
+        else:
+            turned = pause_evidence(
+                passed, self._break_even, false_pause_trades=self.false_pause_trades
+            ).pause
+        if turned:
+            self._gated, self._since = not self._gated, self._seen
+
+
+class Gate(Composed):
+    """The e-gate alone, on the stream as a whole."""
+
+    hedge = False
+
+
+POLICIES: dict[str, Factory] = {
+    "always": Always,
+    "score > break-even": Static,
+    "timed pause": Timed,
+    "rolling 30": Rolling,
+    "hedge alone": Hedge,
+    "e-gate alone": Gate,
+    "hedge + e-gate": Composed,
+}
+
+
+def regrets(names: list[str], *, seed: int, bots: int, shadow: bool) -> None:
+    print(f"\nregret per 1,000 signals, {'shadow: refused signals leave outcomes' if shadow else 'blind: they do not'}")
+    print(f"{bots} bots of each path, {SIGNALS} signals each, seeds from {seed}; payoff 1, fee 0.06, break-even 0.53")
+    print(f"{'policy':<22}{'score':<9}" + "".join(f"{kind:>17}" for kind in KINDS) + f"{'mean':>13}")
+    for name in names:
+        for variant in VARIANTS:
+            lost = np.array(
+                [
+                    [
+                        regret(run(POLICIES[name], bot, shadow=shadow).exposure, bot)
+                        for bot in (simulate_bot(kind, variant, seed=seed + i, signals=SIGNALS) for i in range(bots))
+                    ]
+                    for kind in KINDS
+                ]
+            )
+            cells = "".join(f"{row.mean():>17.1f}" for row in lost)
+            error = math.sqrt((lost.var(axis=1, ddof=1) / bots).sum()) / len(KINDS) if bots > 1 else math.nan
+            print(f"{name:<22}{variant:<9}{cells}{lost.mean():>8.1f} ±{error:>3.1f}", flush=True)
+
+
+def false_pauses(names: list[str], *, seed: int, bots: int, shadow: bool) -> None:
+    print(f"\nhealthy bots whose score says nothing, {'shadow' if shadow else 'blind'}; {bots} of each of {len(STEADY)}")
+    print(f"{'policy':<22}{'pauses / 1,000':>15}{'worst':>8}{'paused':>9}{'smaller':>9}{'refused':>9}{'regret':>9}")
+    for name in names:
+        rates, runs, lost = [], [], []
+        for p, payoff, fee in STEADY:
+            pauses = asked = 0
+            for i in range(bots):
+                bot = steady_bot(p, seed=seed + i, signals=2000, payoff=payoff, fee=fee)
+                found = run(_bound(POLICIES[name]), bot, shadow=shadow)
+                pauses, asked = pauses + found.pauses, asked + found.asked
+                runs.append(found)
+                lost.append(regret(found.exposure, bot))
+            rates.append(1000 * pauses / asked)
+        shares = [float(np.mean([getattr(r, share) for r in runs])) for share in ("paused", "smaller", "refused")]
+        print(
+            f"{name:<22}{np.mean(rates):>15.2f}{max(rates):>8.2f}"
+            + "".join(f"{share:>9.1%}" for share in shares)
+            + f"{np.mean(lost):>9.1f}",
+            flush=True,
+        )
+
+
+def _bound(factory: Factory) -> Factory:
+    """Let the bot's own threshold lie under all of its scores (0.8 and more), wherever break-even is."""
+
+    def make(bot: Bot, shadow: bool) -> Policy:
+        policy = factory(bot, shadow)
+        policy.base = 0.8 if policy.base else 0.0
+        return policy
+
+    return make
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--bots", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="two bots of each kind, shadow only")
+    parser.add_argument("--modes", default="shadow,blind")
+    parser.add_argument("--policies", default=",".join(POLICIES))
+    args = parser.parse_args()
+    bots, modes = (2, ["shadow"]) if args.quick else (args.bots, args.modes.split(","))
+    names = args.policies.split(",")
+    started = time.perf_counter()
+    for mode in modes:
+        regrets(names, seed=args.seed, bots=bots, shadow=mode == "shadow")
+        false_pauses(names, seed=args.seed + 5000, bots=bots, shadow=mode == "shadow")
+    print(f"\n{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
