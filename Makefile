@@ -89,9 +89,9 @@ demo: setup ## Start the service with a made market and show it at work (ONCE=1:
 # --- check -------------------------------------------------------------------------------------------------------
 
 # One thread each: the tests already use every core, and sums must not depend on how many there are.
-test unit bench bench-detection: export OMP_NUM_THREADS = 1
-test unit bench bench-detection: export OPENBLAS_NUM_THREADS = 1
-test unit bench bench-detection: export MPLBACKEND = Agg
+test unit bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
+test unit bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
+test unit bench bench-detection bench-outcomes: export MPLBACKEND = Agg
 
 .PHONY: test
 test: setup lint ## Everything that must be right before a change goes in: lint, then the tests with their coverage
@@ -131,6 +131,10 @@ $(FROUROS)/.stamp-0.9.0: $(VENV)/.made-in
 .PHONY: bench-detection
 bench-detection: $(VENV)/.stamp-dev $(FROUROS)/.stamp-0.9.0 ## The detectors beside river and frouros (SEED=n, QUICK=1, ARGS='--tables 1,3')
 	@$(PY) -u tests/bench/bench_detection.py --seed $(or $(SEED),1) $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-outcomes
+bench-outcomes: $(VENV)/.stamp-dev ## What thresholds and pauses cost on simulated bots, on fresh seeds (SEED=n, QUICK=1)
+	@$(PY) tests/bench/bench_outcomes.py --seed $(or $(SEED),1) $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)

@@ -53,6 +53,8 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     auc: float | None = None
     auc_low: float | None = None
     auc_high: float | None = None
+    rank_z: float | None = None
+    """Standard errors by which the AUC lies above 0.5: for whoever wants another limit than `ranks`, or hysteresis."""
     ranks: bool | None = None
     claimed: float | None = None
     win_rate: float | None = None
@@ -119,6 +121,7 @@ def edge(outcomes: Sequence[Outcome], *, trades_min: int = 50, payoff: float | N
         auc=_known(area),
         auc_low=_known(area_low),
         auc_high=_known(area_high),
+        rank_z=_known(auc_z(area, successes, n - successes)),
         ranks=ranks,
         claimed=math.fsum(scores) / n,
         brier=brier,
@@ -169,6 +172,16 @@ def auc_interval(area: float, wins: int, losses: int, z: float = Z) -> tuple[flo
         return abs(area - truth) > z * math.sqrt(truth * (1 - truth) * spread / (wins * losses))
 
     return _boundary(0.0, area, outside), _boundary(1.0, area, outside)
+
+
+def auc_z(area: float, wins: int, losses: int) -> float:
+    """Return by how many standard errors an AUC lies above one half, that of a score that says nothing.
+
+    Hanley & McNeil's variance at one half, so `auc_z(...) > Z` and "the lower end of the interval is above 0.5" are the
+    same. NaN for NaN.
+    """
+    half = (wins + losses) / 2 - 1
+    return (area - 0.5) / math.sqrt(0.25 * (1 + half / 1.5) / (wins * losses)) if not math.isnan(area) else math.nan
 
 
 def reliability(scores: Sequence[float], won: Sequence[bool]) -> tuple[ReliabilityBin, ...]:

@@ -82,7 +82,9 @@ class BreakEven:
         return Vote(
             code=self.code,
             text=f"{found.wins} wins in {found.trades} trades ({_kinds(last[found.start :])}) since about "
-            f"{_day(began_ms)}; it takes {needed:.0%} to earn the fees. {sample.sentence}".rstrip(),
+            f"{_day(began_ms)}; it takes {needed:.0%} to earn the fees"
+            # Where nobody said until when the model was trained, there is nothing to add.
+            + (f"; {sample.sentence}" if sample.since_ms is not None else ""),
             value=found.wins / found.trades, limit=needed, state=TradingState.REDUCING,
             lift=(
                 f"trades from now on (real, or refused ones followed on paper) win credibly more than {needed:.0%}",

@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--out", metavar="DIR", required=True, help="folder for report.html, report.json, decisions.jsonl"
     )
+    replay.add_argument(
+        "--what-if", choices=("paper", "unseen"),
+        help="play a backtest as if the guard had run: trades it refuses become paper trades, or are never heard of "
+        "(default: every trade is fed as it stands)",
+    )  # fmt: skip
     replay.add_argument("--json", action="store_true", help="print the report as JSON")
     replay.set_defaults(run=_replay)
 
@@ -118,7 +123,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         candles=tuple(arguments.candles) or None, model=arguments.model, symbol=arguments.symbol,
         timeframe=arguments.timeframe, config=settings.engine, feature_mapping=logs.features,
         trade_mapping=logs.trades, candle_mapping=logs.candles, reference_mapping=logs.reference,
-        out=Path(arguments.out), json=arguments.json,
+        out=Path(arguments.out), json=arguments.json, what_if=arguments.what_if,
     )  # fmt: skip
     report = run_replay(options, Console())
     if arguments.json:

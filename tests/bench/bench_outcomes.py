@@ -2,8 +2,8 @@
 
     python tests/bench/bench_outcomes.py --seed S [--quick] [--bots 10] [--modes shadow,blind] [--policies a,b]
 
-Part 1: regret per 1,000 signals against the oracle that takes exactly the signals that earn (`regime.simulate_bots`), by
-path of the true win rate and by variant of the score. The outcome of a signal is known five signals later. `shadow`:
+Part 1: regret per 1,000 signals against the oracle that takes exactly the signals that earn (`regime.simulate_bots`),
+by path of the true win rate and by variant of the score. The outcome of a signal is known five signals later. `shadow`:
 refused signals leave an outcome, too. `blind`: they do not. Signals under the bot's own threshold (its break-even win
 rate: it trusts its score) are refused by the bot, whatever the policy, and leave nothing; only `always` takes them.
 
@@ -255,9 +255,7 @@ class Composed(Static):
         if self._gated:
             turned = resume_evidence(passed, self._break_even).resume
         else:
-            turned = pause_evidence(
-                passed, self._break_even, false_pause_trades=self.false_pause_trades
-            ).pause
+            turned = pause_evidence(passed, self._break_even, false_pause_trades=self.false_pause_trades).pause
         if turned:
             self._gated, self._since = not self._gated, self._seen
 
@@ -300,7 +298,9 @@ def regrets(names: list[str], *, seed: int, bots: int, shadow: bool) -> None:
 
 
 def false_pauses(names: list[str], *, seed: int, bots: int, shadow: bool) -> None:
-    print(f"\nhealthy bots whose score says nothing, {'shadow' if shadow else 'blind'}; {bots} of each of {len(STEADY)}")
+    print(
+        f"\nhealthy bots whose score says nothing, {'shadow' if shadow else 'blind'}; {bots} of each of {len(STEADY)}"
+    )
     print(f"{'policy':<22}{'pauses / 1,000':>15}{'worst':>8}{'paused':>9}{'smaller':>9}{'refused':>9}{'regret':>9}")
     for name in names:
         rates, runs, lost = [], [], []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from regime.edge import DAY_MS, Edge, auc, auc_interval, break_even_interval, edge, out_of_sample, reliability
+from regime.edge import DAY_MS, Edge, Z, auc, auc_interval, auc_z, break_even_interval, edge, out_of_sample, reliability
 from regime.outcomes import Outcome
 from regime.simulate_bots import Bot, simulate_bot, steady_bot
 
@@ -54,6 +54,13 @@ def test_the_auc_interval_has_a_width_even_at_the_ends_and_none_without_an_auc()
     assert 0.9 < low < 0.96 and high == 1.0
     assert all(math.isnan(end) for end in auc_interval(math.nan, 3, 0))
     assert auc_interval(0.47, 150, 150) == pytest.approx((0.416, 0.525), abs=0.001)
+
+
+@given(st.floats(0.01, 0.99), st.integers(2, 400), st.integers(2, 400))
+def test_standard_errors_and_interval_agree_on_what_ranks(area: float, wins: int, losses: int) -> None:
+    z, low = auc_z(area, wins, losses), auc_interval(area, wins, losses)[0]
+    assert (z > Z) == (low > 0.5) or abs(z - Z) < 1e-6
+    assert math.isnan(auc_z(math.nan, 0, losses))
 
 
 @pytest.mark.parametrize(("separation", "trades"), [(0.0, 60), (0.5, 60), (0.0, 300), (0.5, 300), (1.5, 100)])

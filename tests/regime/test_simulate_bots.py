@@ -78,7 +78,7 @@ def test_regret_is_zero_for_the_oracle_and_counts_exposure_linearly() -> None:
 
 def test_the_known_costs_of_the_plain_policies_are_met() -> None:
     """Always and static on 20 bots of each path stand in the design as 38 / 89 / 72 for the static one."""
-    for variant, known in (("wide", 38.0), ("narrow", 89.0), ("plateau", 72.0)):
+    for variant, known in zip(VARIANTS, (38.0, 89.0, 72.0), strict=True):
         costs = []
         for kind in KINDS:
             for seed in range(8):

@@ -91,7 +91,7 @@ def test_the_threshold_is_where_signals_begin_to_pay() -> None:
     side = learned(simulate_bot("always bad", seed=15), 3000)
     found = side.threshold(0.53, base=0.53, current=0.53, hysteresis=0.01)
     truth = 1 / (1 + math.exp(-(0.6 + math.log(0.53 / 0.47))))  # sigmoid(-0.6 + logit(s)) = 0.53
-    assert found == pytest.approx(truth, abs=0.06)
+    assert found is not None and found == pytest.approx(truth, abs=0.06)
     assert side.probability(found + 0.02) > 0.53 > side.probability(found - 0.05)
 
 

@@ -28,8 +28,9 @@ from regime.fleet import Fleet
 from regime.guard_value import GuardValue, Verdict, curves, guard_value, verdicts
 from regime.policy import PRESETS
 from regime.reference import Reference
-from regime.replay import merged, replay
+from regime.replay import Played, merged, replay
 from regime.timeframe import timeframe_ms
+from regime.what_if import Refused, what_if
 from regime_service.logs import LogMapping, TradeMapping, read_candles, read_features, read_reference, read_trades
 from regime_service.logs.findings import Findings
 from regime_service.report import pictures, words
@@ -59,6 +60,8 @@ class ReplayOptions:
     trade_mapping: TradeMapping = field(default_factory=TradeMapping)
     candle_mapping: LogMapping = field(default_factory=LogMapping)
     reference_mapping: LogMapping = field(default_factory=LogMapping)
+    what_if: Refused | None = None
+    """What becomes of trades that the guard refuses (`regime.what_if`); None feeds every trade as it stands."""
     json: bool = False
     """True where a program reads the answer: nothing is written to the console, the caller prints what is returned."""
 
@@ -73,6 +76,7 @@ class _Inputs:
     trades: list[Trade]
     candles: list[Candle]
     findings: dict[str, Findings]
+    what_if: Refused | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +170,7 @@ def _read(options: ReplayOptions, bars: Progress) -> _Inputs:
     bars.remove_task(task)
     return _Inputs(
         reference=reference, reference_version=version, observations=observations, trades=trades, candles=candles,
-        findings=findings,
+        findings=findings, what_if=options.what_if,
     )  # fmt: skip
 
 
@@ -185,6 +189,14 @@ def _fleet(inputs: _Inputs, config: EngineConfig) -> Fleet:
         return known[reference_id]
 
     return Fleet(config, reference)
+
+
+def _played(
+    events: list[AnyEvent], fleet: Fleet, inputs: _Inputs, config: EngineConfig, model: str
+) -> Iterator[Played]:
+    if inputs.what_if is None:
+        return replay(events, fleet)
+    return what_if(events, fleet, inputs.what_if, base_entry=config.model(model).entry)
 
 
 def _events(inputs: _Inputs, key: StreamKey) -> list[AnyEvent]:
@@ -209,7 +221,7 @@ def _play(inputs: _Inputs, config: EngineConfig, key: StreamKey, out: Path, bars
     task = bars.add_task("playing", total=len(events))
     try:
         with (out / "decisions.jsonl").open("wb") as file:
-            for played in replay(events, fleet):
+            for played in _played(events, fleet, inputs, config, key.model):
                 tick = type(played.event).__name__ == "Tick"
                 ticks += tick
                 if not tick:
@@ -251,7 +263,7 @@ def _compare(
         again, events = _story(inputs, other, key), _events(inputs, key)
         fleet = _fleet(inputs, other)
         task = bars.add_task(f"the same under {preset}", total=len(events))
-        for played in replay(events, fleet):
+        for played in _played(events, fleet, inputs, other, key.model):
             again.take(played, None)
             bars.advance(task)
         bars.remove_task(task)
@@ -351,7 +363,16 @@ def _report(
             "means": words.means(value, drift),
             "do": words.to_do(story, firings, judged, value, inputs.findings, mode=config.mode),
         },
-        "notes": words.notes(story, config, judged, value, inputs.findings),
+        "what_if": inputs.what_if,
+        "notes": [
+            *words.notes(story, config, judged, value, inputs.findings),
+            *words.fed(inputs.what_if, value), *words.edges(engine),
+        ],
+        "edge": {
+            side: {"edge": msgspec.to_builtins(engine.edge(side)),
+                   "out_of_sample": msgspec.to_builtins(engine.out_of_sample(side))}
+            for side in SIDES
+        },
         "period": {"from_ms": story.start_ms, "to_ms": story.end_ms},
         "inputs": {what: _input(found) for what, found in inputs.findings.items()},
         "reference": None

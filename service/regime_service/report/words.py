@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regime.config import EngineConfig
+from regime.engine import Engine
 from regime.events import SIDES
 from regime.guard_value import GuardValue, Verdict
 from regime_service.logs.findings import Findings, count, listed, utc
@@ -59,6 +60,38 @@ def _worth(value: GuardValue | None) -> str:
         f"Of {count(value.trades, 'trade')} the guard would have refused {value.refused:,} "
         f"({value.winners_missed:,} winners, {value.losers_avoided:,} losers): {ends}. {shift_sentence(value)}"
     )
+
+
+def fed(what_if: str | None, value: GuardValue | None) -> list[str]:
+    """Say how the trades that the guard refused were fed, and what they made."""
+    if value is None:
+        return []
+    found = []
+    if what_if == "paper":
+        found.append("Trades that the guard refused were fed as paper trades, as if somebody had followed them.")
+    elif what_if == "unseen":
+        found.append("Trades that the guard refused were not fed at all, as if nobody could have followed them.")
+    elif value.refused:
+        found.append(
+            "Every trade was fed as it stands in the list, the refused ones too: their losses count in the drawdown. "
+            "With --what-if paper they are taken out, as if the guard had run."
+        )
+    if value.refused_mean_ratio is not None and value.refused_mean_low is not None:
+        found.append(
+            f"A refused trade made {value.refused_mean_ratio:+.2%} on average [{value.refused_mean_low:+.2%}, "
+            f"{value.refused_mean_high or 0.0:+.2%}; 90 %, too narrow where trades overlap]."
+        )
+    return found
+
+
+def edges(engine: Engine) -> list[str]:
+    """Say, by side, what the trades tell about the score, and whether a loss looks like overfit."""
+    found = []
+    for side in SIDES:
+        if engine.state.outcomes.get(side):
+            said = [*engine.edge(side).sentences, engine.out_of_sample(side).sentence]
+            found.append(f"{side.capitalize()}: " + "; ".join(said) + ".")
+    return found
 
 
 def shift_sentence(value: GuardValue) -> str:

@@ -92,7 +92,9 @@ def test_the_sentence_tells_real_from_paper_and_when_it_began() -> None:
     vote = RULE.judge(VIEW._replace(outcomes=outcomes + paper))
     assert vote is not None
     assert "5 on paper" in vote.text and "UTC" in vote.text
-    assert "nobody said until when it was trained" in vote.text
+    assert "out of sample" not in vote.text
+    trained = RULE.judge(VIEW._replace(outcomes=outcomes + paper, trained_until_ms=0))
+    assert trained is not None and "out of sample since 1970-01-01" in trained.text
 
 
 def test_it_resumes_on_outcomes_after_the_pause_that_earn_and_only_on_them() -> None:

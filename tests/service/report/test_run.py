@@ -241,6 +241,24 @@ def test_trades_alone_are_replayed_without_warm_up_and_the_report_says_so(play: 
     assert left_out["drift-ks"] == "No picture of drift by ks: no observations were given."
 
 
+def test_what_if_takes_refused_trades_out_of_the_drawdown_and_says_so(play: Play, tmp_path: Path) -> None:
+    rows = [f"{T0 + i * 600_000},{T0 + i * 600_000 + 300_000},long,100,97" for i in range(30)]
+    file = tmp_path / "losing.csv"
+    file.write_text("\n".join(["opened_ms,closed_ms,side,entry_price,exit_price", *rows]) + "\n")
+    told = {
+        what: play(features=(), trades=(str(file),), candles=None, reference=None, what_if=what)
+        for what in (None, "paper", "unseen")
+    }
+    assert [told[what]["what_if"] for what in told] == [None, "paper", "unseen"]
+    assert all(any(word in note for note in told[what]["notes"]) for what, word in (
+        (None, "as it stands in the list"), ("paper", "paper trades"), ("unseen", "not fed at all"),
+    ))  # fmt: skip
+    value = told["paper"]["guard_value"]
+    assert 0 < value["taken"] < 10
+    assert value["refused_mean_high"] < 0
+    assert told["unseen"]["edge"]["long"]["edge"]["n_shadow"] == 0
+
+
 def test_features_alone_are_replayed_and_the_missing_pictures_explained(play: Play) -> None:
     report = play(trades=None, config=EngineConfig(detectors=[]))
     assert report["guard_value"] is None and report["compared"] == []
