@@ -37,10 +37,14 @@ def since_pause(view: View) -> tuple[Outcome, ...]:
     return tuple(o for o in view.outcomes if o.closed_ms > since_ms)
 
 
-def earns_again(outcomes: Sequence[Outcome], break_even: float) -> bool:
-    """Whether the outcomes since the pause began are evidence that the side earns its fees."""
+def earns_again(outcomes: Sequence[Outcome], break_even: float, *, false_resume_share: float = 0.1) -> bool:
+    """Whether the outcomes since the pause began are evidence that the side earns its fees.
+
+    `false_resume_share` is the share of pauses that may end so though the side does not earn, averaged over bad win
+    rates; the closer to break-even, the more (`resume_evidence`).
+    """
     won = np.array([o.profit_ratio > 0 for o in outcomes], dtype=np.bool_)
-    return bool(won.size) and resume_evidence(won, break_even).resume
+    return bool(won.size) and resume_evidence(won, break_even, false_resume_share=false_resume_share).resume
 
 
 def still_paused(view: View, standing: Vote, break_even: float, how: Exploration) -> Vote:

@@ -83,7 +83,7 @@ class GuardValue(msgspec.Struct, frozen=True, kw_only=True):
     """What a refused trade made on average, at full size (account); None where nothing was refused."""
     refused_mean_low: float | None
     refused_mean_high: float | None
-    """Its 90 % interval (bootstrap, seeded), too narrow where trades overlap. Wholly under 0: the guard was worth it."""
+    """Its 90 % interval (bootstrap, seeded); too narrow where trades overlap. Wholly under 0: it was worth it."""
     gains_missed_ratio: float
     """Sum of what the refused winners made (not compounded)."""
     losses_avoided_ratio: float

@@ -1,6 +1,7 @@
 """What policies for thresholds and pauses leave on the table, on simulated bots whose truth is known.
 
-    python tests/bench/bench_outcomes.py --seed S [--quick] [--bots 10] [--modes shadow,blind] [--policies a,b]
+    python tests/bench/bench_outcomes.py --seed S [--quick] [--bots 10] [--policies a,b]
+        [--modes shadow,blind] [--parts regret,pauses]
 
 Part 1: regret per 1,000 signals against the oracle that takes exactly the signals that earn (`regime.simulate_bots`),
 by path of the true win rate and by variant of the score. The outcome of a signal is known five signals later. `shadow`:
@@ -121,7 +122,7 @@ class Static(Always):
     """Trust the score: take what it puts above break-even."""
 
     def __init__(self, bot: Bot, shadow: bool) -> None:
-        self.base = bot.break_even
+        self.base = self._break_even = bot.break_even
 
 
 class Timed(Static):
@@ -156,7 +157,7 @@ class Rolling(Static):
 
     @property
     def paused(self) -> bool:  # type: ignore[override]
-        return len(self._won) == 30 and sum(self._won) / 30 < self.base
+        return len(self._won) == 30 and sum(self._won) / 30 < self._break_even
 
     def take(self, row: int, score: float) -> float:
         return 0.0 if self.paused else 1.0
@@ -173,7 +174,7 @@ class Hedge(Static):
         self._law = WinProbability()
 
     def take(self, row: int, score: float) -> float:
-        return float(self._law.probability(score) > self.base)
+        return float(self._law.probability(score) > self._break_even)
 
     def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
         self._law.update(score, won)
@@ -186,8 +187,9 @@ class Composed(Static):
       50) until it falls under `rank_off`. Then the threshold is that of `WinProbability`, else the bot's own.
     - The e-gate judges the outcomes of scores that the threshold in force would let through, and lifts its pause by
       its mirror image on those that came since.
-    - Size `smaller` where P(win) of the stream is under break-even and nothing else has spoken yet.
-    - No score clears while it ranks: paused (`no-edge`) where `no_edge_pauses`, else `smaller`.
+    - The score ranks, but no score clears: `smaller`; and paused (`no-edge`), until one clears again, as soon as the
+      gate's evidence comes within `no_edge_relief` (natural logarithm) of its limit.
+    - The score does not rank, and P(win) of the stream is under break-even, but the gate has not rung: `smaller`.
     - Blind, every `EXPLORE`-th signal is taken at `smaller` during a pause; otherwise nothing could end it.
     """
 
@@ -196,26 +198,25 @@ class Composed(Static):
     rank_on, rank_off = 1.0, 0.5
     hysteresis = 0.01
     smaller = 0.25
-    no_edge_pauses = True
-    false_pause_trades = 1000.0
+    no_edge_relief = 1.5
+    false_pause_trades = 1500.0
 
     def __init__(self, bot: Bot, shadow: bool) -> None:
         super().__init__(bot, shadow)
-        self._shadow, self._break_even = shadow, bot.break_even
+        self._shadow = shadow
         self._law = WinProbability()
         self._scores: list[float] = []
         self._won: list[bool] = []
         self._since = 0
         """Outcomes seen when the gate last changed its mind."""
-        self._seen = 0
-        self._gated = self._ranks = self._no_edge = self._doubtful = False
-        self._wanted: float | None = self.base
-        self._threshold = self.base
-        self._asked = 0
+        self._seen = self._asked = 0
+        self._gated = self._ranks = self._none_clears = self._no_edge = self._doubtful = False
+        self._wanted: float | None = None
+        self._threshold = math.nan  # Known with the first outcome, as `base` may still be set.
 
     @property
     def paused(self) -> bool:  # type: ignore[override]
-        return self._gated or (self._no_edge and self.no_edge_pauses)
+        return self._gated or self._no_edge
 
     def take(self, row: int, score: float) -> float:
         self._asked += 1
@@ -223,9 +224,11 @@ class Composed(Static):
             return self.smaller if not self._shadow and self._asked % self.EXPLORE == 0 else 0.0
         if score < self._threshold:
             return 0.0
-        return self.smaller if self._doubtful or self._no_edge else 1.0
+        return self.smaller if self._doubtful or self._none_clears else 1.0
 
     def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        if not self._seen:
+            self._wanted = self._threshold = self.base
         self._seen += 1
         self._scores = [*self._scores[1 - MEMORY :], score]
         self._won = [*self._won[1 - MEMORY :], won]
@@ -242,7 +245,7 @@ class Composed(Static):
         if len(self._won) >= 50 and 0 < wins < len(self._won):
             z = auc_z(auc(self._scores, self._won), wins, len(self._won) - wins)
             self._ranks = z > (self.rank_off if self._ranks else self.rank_on)
-        self._no_edge = self._ranks and self._wanted is None
+        self._none_clears = self._ranks and self._wanted is None
         self._threshold = self._wanted if self._ranks and self._wanted is not None else self.base
         self._doubtful = not self._ranks and self._law.mean(self.base) < self._break_even
 
@@ -252,10 +255,13 @@ class Composed(Static):
         recent = min(self._seen - self._since, len(self._won))
         past = list(zip(self._scores[-recent:], self._won[-recent:], strict=True)) if recent else []
         passed = np.array([won for score, won in past if score >= self._threshold], dtype=np.bool_)
+        near = False
         if self._gated:
             turned = resume_evidence(passed, self._break_even).resume
         else:
-            turned = pause_evidence(passed, self._break_even, false_pause_trades=self.false_pause_trades).pause
+            found = pause_evidence(passed, self._break_even, false_pause_trades=self.false_pause_trades)
+            turned, near = found.pause, found.log_e >= found.limit - self.no_edge_relief
+        self._no_edge = self._none_clears and (self._no_edge or near)
         if turned:
             self._gated, self._since = not self._gated, self._seen
 
@@ -264,6 +270,7 @@ class Gate(Composed):
     """The e-gate alone, on the stream as a whole."""
 
     hedge = False
+    false_pause_trades = 1000.0
 
 
 POLICIES: dict[str, Factory] = {
@@ -340,13 +347,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two bots of each kind, shadow only")
     parser.add_argument("--modes", default="shadow,blind")
     parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--parts", default="regret,pauses")
     args = parser.parse_args()
     bots, modes = (2, ["shadow"]) if args.quick else (args.bots, args.modes.split(","))
     names = args.policies.split(",")
     started = time.perf_counter()
     for mode in modes:
-        regrets(names, seed=args.seed, bots=bots, shadow=mode == "shadow")
-        false_pauses(names, seed=args.seed + 5000, bots=bots, shadow=mode == "shadow")
+        if "regret" in args.parts:
+            regrets(names, seed=args.seed, bots=bots, shadow=mode == "shadow")
+        if "pauses" in args.parts:
+            false_pauses(names, seed=args.seed + 5000, bots=bots, shadow=mode == "shadow")
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 

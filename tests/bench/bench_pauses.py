@@ -79,9 +79,7 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     chosen = parser.parse_args()
     for paper in (True, False):
-        found = [
-            back(chosen.preset, chosen.seed + i, paper=paper, streak=chosen.streak) for i in range(chosen.bots)
-        ]
+        found = [back(chosen.preset, chosen.seed + i, paper=paper, streak=chosen.streak) for i in range(chosen.bots)]
         ends = [candles for paused, candles in found if paused and candles is not None]
         print(
             f"{chosen.preset}, {'paper' if paper else 'blind'}: {sum(p for p, _ in found)} of {chosen.bots} bots were "

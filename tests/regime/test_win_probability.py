@@ -70,7 +70,7 @@ def test_it_beats_the_claim_and_the_base_rate_in_log_loss() -> None:
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Where it drifts the 90 % interval is worth less; the figures are those of the docstring's caution."""
+    """Of 90 %: more where nothing changes (the filters allow for drift that is not there), about that elsewhere."""
     covered = {}
     for kind in ("stable good", "slow decay", "switching"):
         hits = []
@@ -84,7 +84,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
                     hits.append(low <= bot.p[i] <= high)
                 side.update(score, won)
         covered[kind] = float(np.mean(hits))
-    assert covered["stable good"] > 0.9 and covered["slow decay"] > 0.8 and covered["switching"] > 0.5
+    assert covered["stable good"] > 0.95 and covered["slow decay"] > 0.85 and covered["switching"] > 0.85
 
 
 def test_the_threshold_is_where_signals_begin_to_pay() -> None:
