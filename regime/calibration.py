@@ -15,16 +15,6 @@ and 288 rows of z itself (a level that moves slowly is invisible to a whitened s
 e^2 for a scale times 1.7, 2.5, 0.5; and, over all features at once, the sum and the soft-thresholded sum of squared
 running means of u (16 and 64 rows; Xie & Siegmund 2013), for changes too small to see in any one feature.
 
-*Shape* (skew, tails): running means of 288 rows of the third and fourth Hermite polynomial of z, clipped at 3; their
-expected values stay 0 under a small shift and under a small change of scale, to first order.
-
-*Dependence* (each feature as usual, but not with the others as usual): u is projected on its leading principal
-components (those of the reference's correlation with a variance over 1.3, at most 16; Jackson & Mudholkar 1979). What
-the projection leaves of a feature is judged by a CUSUM of the likelihood ratio for a standard deviation times 1.5
-(only for features of which the others explain 20 % of the variance or more); the logarithm of the squared prediction
-error of all, as a running mean of 64 rows, up and down; and the products of two components, uncorrelated in the
-reference, as running means of 144 rows, their squares summed. A missing score is filled with its prediction.
-
 **The limit.**
  1. *Cross-fitting.* The reference is cut into 6 stretches of time. Each stretch is judged by a law fitted on the other
     five: a limit from rows that the law has seen is too low, above all for features that wander.
@@ -41,8 +31,7 @@ taken to be free of change. Whatever is rarer than once in the reference is not 
 
 References: E. S. Page, Continuous inspection schemes, Biometrika 41 (1954). F. Corsi, A simple approximate long-memory
 model of realized volatility, J. Financial Econometrics 7 (2009). Y. Xie and D. Siegmund, Sequential multi-sensor
-change-point detection, Annals of Statistics 41 (2013). E. J. Gumbel, Statistics of Extremes (1958). J. E. Jackson and
-G. S. Mudholkar, Control procedures for residuals associated with principal component analysis, Technometrics 21 (1979).
+change-point detection, Annals of Statistics 41 (2013). E. J. Gumbel, Statistics of Extremes (1958).
 """
 
 from __future__ import annotations
@@ -79,8 +68,7 @@ _SCALES = (1.7, 2.5, 0.5)
 _DENSE = (16, 64)
 _HAR = (24, 96, 288)
 # Who gets how much of the budget: nats by which a channel must be more surprising than the first ones. Equal shares for
-# all cost a doubled volatility 314 rows instead of 198; these are for changes that are strong when they come. A change of
-# dependence is the strongest of all: a higher price costs it a few rows.
+# all cost a doubled volatility 314 rows instead of 198; these are for changes that are strong when they come.
 _HANDICAP = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.5, 1.5, 1.5, 1.5, 1.5)
 _GAP, _DEVOL, _CLIP, _SOFT, _SQUARE = 288.0, 0.97, 3.0, 1.5, 25.0
 _FOLDS = 6
@@ -299,64 +287,6 @@ def calibrate(
         step_ms=step_ms, last_ts_ms=last_ms, season=basis.shape[1] > 0, groups=groups,
         table=law.table, numbers=law.numbers, report=report,
     )  # fmt: skip
-
-
-def family_statistic(calibration: Calibration, values: Floats, ts_ms: Ints | None = None) -> Floats:
-    """Return `float64[rows]`: what `Calibrated` says after each row, to the last bit, without asking row by row.
-
-    Parameters
-    ----------
-    values
-        `float64[rows, features]`, columns in the order of `calibration.names` (that of the reference), oldest first.
-        What is not finite is missing.
-    ts_ms
-        `int64[rows]`: candle open times. Without, the first row is taken to follow the reference, as `update` does.
-
-    The value is NaN until half of the live features have been seen 288 times. A row in which nothing is there repeats
-    the value before it. Raises `ValueError` for another number of columns or of times.
-    """
-    from regime import calibration_kernels as k
-
-    rows, features = values.shape
-    if features != len(calibration.names) or (ts_ms is not None and len(ts_ms) != rows):
-        raise ValueError(
-            f"rows have {features} columns and {rows if ts_ms is None else len(ts_ms)} times, "
-            f"expected {len(calibration.names)} and {rows}"
-        )
-    found = np.full(rows, math.nan)
-    live = calibration.table[k.T_LIVE] > 0
-    taken = np.flatnonzero((np.isfinite(values) & live).any(axis=1))
-    at = calibration.last_ts_ms + calibration.step_ms * (1 + np.arange(len(taken))) if ts_ms is None else ts_ms[taken]
-    basis = season_basis(at) if calibration.season else np.zeros((len(taken), 0))
-    state, clock = k.fresh_state(features)
-    nothing, none, warm = np.zeros((0, 0)), np.zeros((0, 0, 0)), False
-    start = 0
-    while start < len(taken):
-        # Row by row only until it is warm, in pieces to keep what is in memory small.
-        part = taken[start : start + (4_096 if warm else 1)]
-        x = np.ascontiguousarray(values[part], dtype=np.float64)
-        z, present, family = np.empty(x.shape), np.empty(x.shape), np.full((len(x), k.FAMILY), -np.inf)
-        k.scores(x, basis[start : start + len(x)], calibration.table, z, present)
-        k.walk(
-            z, present, np.ones(len(x)), calibration.table, calibration.numbers, state, clock, family, nothing,
-            nothing, none, 1,
-        )  # fmt: skip
-        warm = warm or half_seen(calibration, state)
-        if warm:
-            found[part] = np.maximum(family.max(axis=1), _CALM)
-        start += len(x)
-    last = np.maximum.accumulate(np.where(np.isin(np.arange(rows), taken), np.arange(rows), 0))
-    answer: Floats = found[last]
-    return answer
-
-
-def half_seen(calibration: Calibration, state: Floats) -> bool:
-    """Return whether half of the live features have been seen often enough to be judged."""
-    from regime import calibration_kernels as k
-
-    live = calibration.table[k.T_LIVE] > 0
-    seen = live & (state[k.S_COUNT] > calibration.numbers[k.N_WARM])
-    return bool(2 * seen.sum() >= live.sum() > 0)
 
 
 # --- the law of a feature ------------------------------------------------------------------------------------------

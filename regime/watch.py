@@ -184,13 +184,7 @@ class Watch:
         change = self.change(detector, sized=False)
         if change is None:
             return ""
-        kinds = {
-            "location": "the level of",
-            "scale": "the spread of",
-            "shape": "the shape (skew or tails) of",
-            "dependence": "how features move together, most of all",
-            "many": "a little of everything, most of all",
-        }
+        kinds = {"location": "the level of", "scale": "the spread of", "many": "a little of everything, most of all"}
         names = [f["name"] + (f" (and {len(f['like'])} alike)" if f["like"] else "") for f in change.features[:_NOTED]]
         since = datetime.fromtimestamp(change.start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
         return f"{kinds.get(change.kind, change.kind)} {', '.join(names)}, since about {since} UTC"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regime.calibration import CHANNEL_KINDS, CHANNEL_NAMES, Calibration, calibrate, half_seen, season_basis
+from regime.calibration import CHANNEL_KINDS, CHANNEL_NAMES, Calibration, calibrate, season_basis
 from regime.reference import Reference
 
 Floats = NDArray[np.float64]
@@ -273,8 +273,9 @@ class Calibrated:
         return [cls(), cls(rows_per_false_alarm=4000)]
 
     def _judge(self) -> None:
-        found = self.calibration
-        self._warm = self._warm or half_seen(found, self._state)
+        k, found = self._kernels, self.calibration
+        seen = self._live & (self._state[k.S_COUNT] > found.numbers[k.N_WARM])
+        self._warm = self._warm or bool(2 * seen.sum() >= self._live.sum() > 0)
         if not self._warm:
             return
         self._statistic = max(float(self._family.max()), -20.0)

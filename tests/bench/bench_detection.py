@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--river-worlds", default="mild", help="where river is run beside, for delays")
     parser.add_argument("--river-periods", type=float, default=30.0, help="asked periods for river's limits")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="for river's settings")
-    parser.add_argument("--only", default="", help="of table 3: detectors with this in their name")
+    parser.add_argument("--only", default="", help="of table 3: detectors with one of these in their name")
     chosen = parser.parse_args()
     tables = chosen.tables.split(",")
     unknown = [name for name in tables if name not in TABLES]
@@ -52,7 +52,7 @@ def main() -> None:
     if "2" in tables:
         speed.run(chosen.seed, quick=quick)
     if "3" in tables:
-        exact.run(chosen.seed, quick=quick, only=chosen.only)
+        exact.run(chosen.seed, quick=quick, only=tuple(part for part in chosen.only.split(",") if part))
     if "honesty" in tables:
         honesty.run(
             chosen.seed,
