@@ -32,7 +32,7 @@ class BreakEven:
     trades_min
         The least number of trades since the last pause to say anything.
     false_pause_trades
-        Instead of the configuration's figure of that name.
+        Instead of the configuration's figure of that name; 0 takes that.
     explore_after_candles, explore_trades, explore_size
         Candles without any outcome before it tries, trades it tries, and their size.
     """
@@ -43,7 +43,7 @@ class BreakEven:
         self,
         *,
         trades_min: int = 5,
-        false_pause_trades: float | None = None,
+        false_pause_trades: float = 0.0,
         explore_after_candles: int = 288,
         explore_trades: int = 5,
         explore_size: float = 0.25,
@@ -54,7 +54,7 @@ class BreakEven:
         ):  # fmt: skip
             count(name, value)
         ratio("explore_size", explore_size)
-        if false_pause_trades is not None:
+        if isinstance(false_pause_trades, bool) or false_pause_trades != 0:
             positive("false_pause_trades", false_pause_trades)
         self._trades_min, self._false_pause_trades = trades_min, false_pause_trades
         self._explore = Exploration(wait_candles=explore_after_candles, quota=explore_trades, size=explore_size)
