@@ -19,6 +19,10 @@ from regime.outcomes import Outcome, break_even_win_rate, payoff_ratio, wilson_i
 
 Z = 1.645
 """Normal quantile of all intervals here: 90 %, two-sided."""
+RANK_ON, RANK_OFF = 1.0, 0.5
+"""Standard errors of the AUC above one half from which on a threshold is moved, and under which it is let go again.
+Sooner than certainty (`Z`): a threshold that waits costs more than one that was moved in vain. What comes of it is in
+docs/measurements/outcomes.md."""
 BINS_MAX, PER_BIN_MIN = 10, 10
 DAY_MS = 86_400_000
 
@@ -287,10 +291,13 @@ def _sentences(e: Edge) -> tuple[str, ...]:
                 "on the stream as a whole"
             )
         else:
-            said.append(
-                f"your score has not been shown to rank outcomes: {figures}; the entry threshold is left alone until "
-                "it has"
-            )
+            assert e.rank_z is not None
+            meanwhile = (
+                "that is enough to move the entry threshold" if e.rank_z > RANK_ON
+                else "an entry threshold that was moved stays, no other is" if e.rank_z > RANK_OFF
+                else "the entry threshold is left alone until it has"
+            )  # fmt: skip
+            said.append(f"your score has not been shown to rank outcomes for certain: {figures}; {meanwhile}")
     rates = f"it claims {e.claimed:.0%} wins and gets {e.win_rate:.0%} [{e.win_rate_low:.0%}, {e.win_rate_high:.0%}]"
     if e.claimed > e.win_rate_high:
         said.append(f"your score is too sure of itself: {rates}")

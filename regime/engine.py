@@ -13,6 +13,7 @@ the next Tick is due.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from regime.config import EngineConfig, config_digest, exit_kind, ignored
 from regime.decision import Decision, Sides, TradingState, decision_bytes
 from regime.detectors import Detector
 from regime.e_detector import cautious_break_even
-from regime.edge import Edge, OutOfSample, edge, out_of_sample
+from regime.edge import RANK_OFF, RANK_ON, Edge, OutOfSample, edge, out_of_sample
 from regime.errors import CorruptionError, RegimeError
 from regime.events import (
     SIDES,
@@ -179,6 +180,7 @@ class Engine:
         self._features, self._scores = watches(config, self._timeframe_ms)
         self._rows: list[Floats] = []
         self._edges: dict[str, tuple[Edge, float]] = {}
+        self._win_rates: dict[str, float | None] = {}
         self._state = StreamState()
         self._decision: Decision | None = None
 
@@ -378,12 +380,14 @@ class Engine:
         remembered.append(outcome)
         del remembered[:-OUTCOMES_MAX]
         self._edges.pop(side, None)
+        self._win_rates.pop(side, None)
         if outcome.entry_probability is None:
             return
         law = state.win_probabilities.setdefault(side, WinProbability())
         law.update(outcome.entry_probability, outcome.profit_ratio > 0)
         known = self._edge(side)[0]
-        if known.ranks and known.break_even is not None:
+        ranks = known.rank_z is not None and known.rank_z > (RANK_OFF if side in state.entries else RANK_ON)
+        if ranks and known.break_even is not None:
             state.entries[side] = law.threshold(
                 known.break_even, base=self._model.entry,
                 current=state.entries.get(side, self._model.entry), hysteresis=ENTRY_HYSTERESIS,
@@ -403,6 +407,14 @@ class Engine:
             )
             self._edges[side] = edge(outcomes, payoff=payoff), needed
         return self._edges[side]
+
+    def _win_rate_now(self, side: str) -> float | None:
+        """Return P(win) over the signals of late; found again only when an outcome came in."""
+        if side not in self._win_rates:
+            law = self._state.win_probabilities.get(side)
+            found = math.nan if law is None else law.mean(self._model.entry)
+            self._win_rates[side] = None if math.isnan(found) else found
+        return self._win_rates[side]
 
     def _command(self, event: Command) -> None:
         if event.action == "reset-peak":
@@ -535,7 +547,8 @@ class Engine:
             evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())),
             drawdown_ratio=state.drawdown.of_side(side), drawdown_source=state.drawdown.source, standing=None,
             standing_since_ms=None, lifted_ms=None, signals=self._signal_view(side), edge=known, break_even=needed,
-            entry_known=side in state.entries, entry_wanted=state.entries.get(side), followed=self._followed(side),
+            entry_known=side in state.entries, entry_wanted=state.entries.get(side),
+            win_rate_now=self._win_rate_now(side), followed=self._followed(side),
             trained_until_ms=self._trained_until_ms(), false_pause_trades=self._config.false_pause_trades,
         )  # fmt: skip
         overrides = [o for o in state.overrides if o.side in (None, side)]
@@ -706,7 +719,7 @@ class Engine:
             rows = [] if body["rows"] is None else [np.array(row, dtype=np.float64) for row in _unpack(body["rows"])]
             if set(state.sides) != set(SIDES) or any(row.shape != (len(state.features),) for row in rows):
                 raise ValueError("its parts do not fit together")
-            self._state, self._rows, self._edges = state, rows, {}
+            self._state, self._rows, self._edges, self._win_rates = state, rows, {}, {}
             if body["self_reference"] is not None:
                 self._features.compare_with(Reference.from_bytes(body["self_reference"]), start=state.error is None)
             elif state.reference_id is not None:

@@ -169,6 +169,7 @@ class Policy:
                     standing=before.vote if before else None,
                     standing_since_ms=before.since_ms if before else None,
                     lifted_ms=state.lifted_ms.get(rule.code),
+                    lifts=state.lifted_ms,
                 )
             )
             if isinstance(vote, Vote) and vote.rebase:
@@ -178,7 +179,9 @@ class Policy:
             elif vote is not None:
                 vote = before.vote if before is not None and vote == before.vote else _checked(rule, vote)
                 # Zero is the time before anything with a time has come (a reference alone): it is no moment to name.
-                since_ms = before.since_ms if before and before.since_ms else view.now_ms
+                # A rule that says something else (`edge`, then `no-edge`) has said that since now only.
+                same = before is not None and before.vote.code == vote.code
+                since_ms = before.since_ms if before and same and before.since_ms else view.now_ms
                 state.standing[rule.code] = Standing(vote=vote, since_ms=since_ms)
             elif before is not None:
                 cooled_ms = before.since_ms + self._cooldown_candles * view.timeframe_ms
@@ -242,8 +245,8 @@ class Policy:
             wanted, cause = TradingState.ACTIVE, Cause.OPERATOR
         elif ruled:
             wanted, cause = TradingState.REDUCING, Cause.RULES
-        trying = [s for s in rules if s.vote.exploring_ms is not None]
-        for standing in (*faults, *ruled, *trying):
+        smaller = [s for s in rules if s.vote.state is None and s.vote.size_factor is not None]
+        for standing in (*faults, *ruled, *smaller):
             lift += standing.vote.lift
             if standing.vote.earliest_ms is not None:
                 earliest.append(standing.vote.earliest_ms)

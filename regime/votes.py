@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
@@ -103,6 +105,9 @@ class View(NamedTuple):
     standing: Vote | None
     standing_since_ms: int | None
     lifted_ms: int | None
+    """When this rule's last vote ended."""
+    lifts: Mapping[str, int] = MappingProxyType({})
+    """The same of every rule of this side, by its code."""
     signals: SignalView | None = None
     """How often the model gave a signal lately, once there is a law and enough of it was seen."""
     edge: Edge = NO_EDGE
@@ -111,13 +116,22 @@ class View(NamedTuple):
     """The win rate this side is held against: its payoff and fees ask for it (where they are estimated from the same
     trades, a cautious figure, likely not above the true one)."""
     entry_known: bool = False
-    """Whether the score is known to rank outcomes, so that `entry_wanted` means something."""
+    """Whether the score ranks outcomes well enough to move the threshold, so that `entry_wanted` means something."""
     entry_wanted: float | None = None
     """The smallest score that earns its fees; None where no score does."""
+    win_rate_now: float | None = None
+    """P(win) now, averaged over the signals of late at or above the bot's own threshold; None before the first outcome
+    with a score."""
     followed: bool = False
     """Whether refused signals leave outcomes: the bot reports them, or candles resolve them."""
     trained_until_ms: int | None = None
     false_pause_trades: float = 1000.0
+
+    @property
+    def entry_in_force(self) -> float:
+        """Return the score from which on signals count: the one that earns its fees where that is known."""
+        wanted = self.entry_wanted if self.entry_known else None
+        return self.model.entry if wanted is None else max(wanted, self.model.entry)
 
     def after_ms(self, candles: int) -> int:
         """Return the moment that many candles after the standing vote was given."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import numpy as np
-
 from regime.decision import TradingState
-from regime.e_detector import pause_evidence
 from regime.edge import out_of_sample
 from regime.exploration import Exploration, earns_again, since_pause, still_paused
+from regime.gate import CODE, gate, judged, passing
 from regime.outcomes import Outcome
 from regime.rules import View, Vote, count, positive, ratio
 
@@ -18,8 +16,9 @@ class BreakEven:
     """Pause a side when its outcomes are evidence that it wins less often than its own payoff and fees ask for.
 
     The evidence is an e-detector (`regime.e_detector`): at most one pause in `false_pause_trades` trades of a side that
-    earns its fees, however often one looks. Outcomes are real and shadow trades, net of fees; break-even comes from
-    the side's own payoff ratio (or the configured one).
+    earns its fees, however often one looks. Outcomes are real and shadow trades, net of fees, of signals that the entry
+    threshold in force lets through (`regime.gate`); break-even comes from the side's own payoff ratio (or the
+    configured one).
 
     The pause ends on evidence only: the mirrored detector on the outcomes that closed after it began. Where refused
     signals leave no outcome, a few small trades are let through to get some (`regime.exploration`).
@@ -37,7 +36,7 @@ class BreakEven:
         Candles without any outcome before it tries, trades it tries, and their size.
     """
 
-    code = "break-even"
+    code = CODE
 
     def __init__(
         self,
@@ -62,16 +61,13 @@ class BreakEven:
     def judge(self, view: View) -> Vote | None:
         needed = view.break_even
         if view.standing is not None:
-            if earns_again(since_pause(view), needed):
+            if earns_again(passing(view, since_pause(view)), needed):
                 return None
             return still_paused(view, view.standing, needed, self._explore)
-        # What was seen before the last pause was lifted has had its say.
-        last = [o for o in view.outcomes if view.lifted_ms is None or o.closed_ms > view.lifted_ms]
+        last = judged(view)
         if len(last) < self._trades_min:
             return None
-        won = np.array([o.profit_ratio > 0 for o in last], dtype=np.bool_)
-        allowed = self._false_pause_trades or view.false_pause_trades
-        found = pause_evidence(won, needed, false_pause_trades=allowed)
+        found = gate(view, false_pause_trades=self._false_pause_trades or view.false_pause_trades)
         if not found.pause:
             return None
         began_ms = last[found.start].closed_ms

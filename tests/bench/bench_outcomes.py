@@ -26,7 +26,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from regime.config import EngineConfig, ModelConfig
+from regime.decision import TradingState
 from regime.edge import auc, auc_z
+from regime.engine import Engine
+from regime.events import StreamKey, Tick, Trade
 from regime.simulate_bots import KINDS, VARIANTS, Bot, regret, simulate_bot, steady_bot
 from regime.win_probability import WinProbability
 
@@ -35,6 +39,7 @@ DELAY = 5
 """Signals until the outcome of one is known."""
 MEMORY = 500
 SIGNALS = 3000
+KEY = StreamKey("bot", "BTC/USDT:USDT", "5m")
 STEADY = (
     (0.53, 1.0, 0.06), (0.53, 1.0, 0.0), (0.55, 1.0, 0.06), (0.60, 1.0, 0.06), (0.72, 1.0, 0.06), (0.42, 1.5, 0.05),
     (0.45, 1.5, 0.05), (1.06 / 3, 2.0, 0.06), (0.40, 2.0, 0.06), (0.55, 2.0, 0.06),
@@ -273,6 +278,74 @@ class Gate(Composed):
     false_pause_trades = 1000.0
 
 
+class Shipped(Static):
+    """The service's own engine with a preset's rules, told of trades only; a signal comes every `CANDLES` candles.
+
+    What it is told is what a bot would tell it: the payoff only where `payoff_known` (else it is estimated from the
+    same trades), and no truth about the bot. Its probation after a pause counts, as do its cool-down and its way of
+    trying a few small trades where it is blind.
+    """
+
+    CANDLES = 20
+    preset = "default"
+    payoff_known = True
+    _CANDLE_MS = 300_000
+
+    def __init__(self, bot: Bot, shadow: bool) -> None:
+        super().__init__(bot, shadow)
+        self._bot, self._shadow = bot, shadow
+        self._made: Engine | None = None  # Made at the first signal, as `base` may still be set.
+        self._now_ms = 1_700_000_100_000
+
+    @property
+    def _engine(self) -> Engine:
+        if self._made is None:
+            # After fees: what a win leaves over what a loss takes.
+            payoff = (self._bot.payoff - self._bot.fee) / (1.0 + self._bot.fee) if self.payoff_known else None
+            config = EngineConfig(
+                preset=self.preset, clock="event", require_observations=False,
+                models={KEY.model: ModelConfig(entry=self.base, payoff_ratio=payoff)},
+            )  # fmt: skip
+            self._made = Engine(KEY, config, lambda _: None)  # type: ignore[arg-type,return-value]
+        return self._made
+
+    @property
+    def paused(self) -> bool:  # type: ignore[override]
+        answer = self._engine.decision
+        return answer is not None and answer.sides.long.state is not TradingState.ACTIVE
+
+    def take(self, row: int, score: float) -> float:
+        self._now_ms += self.CANDLES * self._CANDLE_MS
+        # What is due by time alone (a pause that tries a little) comes at its own moment.
+        while (due_ms := self._engine.next_change_ms()) is not None and due_ms < self._now_ms:
+            self._engine.step(self._tick(due_ms))
+        answer = self._engine.step(self._tick(self._now_ms)).decision.sides.long
+        if answer.state is not TradingState.ACTIVE or score < answer.entry:
+            return 0.0
+        return answer.size_factor
+
+    @staticmethod
+    def _tick(ts_ms: int) -> Tick:
+        return Tick(**KEY._asdict(), ts_ms=ts_ms)
+
+    def learn(self, row: int, score: float, won: bool, returns: float, taken: float) -> None:
+        self._now_ms += 1  # After the last answer; no two outcomes close at the same time.
+        self._engine.step(
+            Trade(
+                **KEY._asdict(), trade_id=str(row), side="long", entry_price=1.0, exit_price=1.0,
+                opened_ms=self._now_ms - DELAY * self.CANDLES * self._CANDLE_MS, closed_ms=self._now_ms,
+                # A hundredth of the account at risk: what a loss costs must not be a matter of drawdown here.
+                profit_ratio=0.001 * returns, entry_probability=score, exit_reason="other", shadow=taken == 0.0,
+            )
+        )  # fmt: skip
+
+
+class Estimated(Shipped):
+    """The same, with break-even estimated from the trades."""
+
+    payoff_known = False
+
+
 POLICIES: dict[str, Factory] = {
     "always": Always,
     "score > break-even": Static,
@@ -281,6 +354,8 @@ POLICIES: dict[str, Factory] = {
     "hedge alone": Hedge,
     "e-gate alone": Gate,
     "hedge + e-gate": Composed,
+    "shipped": Shipped,
+    "shipped payoff unknown": Estimated,
 }
 
 

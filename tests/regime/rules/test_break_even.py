@@ -135,7 +135,7 @@ def test_a_try_that_loses_ends_in_a_longer_pause_and_one_that_wins_goes_on_until
 
 def test_after_the_pause_was_lifted_only_later_trades_count() -> None:
     before = closed(*COLLAPSED)
-    lifted = VIEW._replace(outcomes=before, lifted_ms=NOW_MS + 200 * CANDLE_MS)
+    lifted = VIEW._replace(outcomes=before, lifts={"break-even": NOW_MS + 200 * CANDLE_MS})
     assert RULE.judge(lifted) is None
     assert (
         RULE.judge(lifted._replace(outcomes=before + closed(*[L] * 40, from_ms=NOW_MS + 300 * CANDLE_MS))) is not None

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from regime.config import ModelConfig
+from regime.gate import gate, judged
+from regime.outcomes import Outcome
+from regime.rules import DataView, View
+
+NOW_MS = 1_762_146_300_000
+DATA = DataView(
+    observations=0, reference_rows=0, warmup_observations=0, require_observations=False, data_until_ms=None,
+    stale_after=3, non_finite=(), missing=(), extra=(), extra_pauses=True, schema_source="", error=None,
+)  # fmt: skip
+
+
+def closed(n: int, profit: float, score: float | None, from_ms: int = NOW_MS) -> tuple[Outcome, ...]:
+    return tuple(
+        Outcome(closed_ms=from_ms + i, profit_ratio=profit, exit_kind="other", shadow=False, entry_probability=score)
+        for i in range(n)
+    )
+
+
+VIEW = View(
+    now_ms=NOW_MS + 1000, timeframe_ms=300_000, side="long", model=ModelConfig(entry=0.8), data=DATA, evidence=(),
+    outcomes=closed(30, 0.01, 0.95) + closed(30, -0.01, 0.82, NOW_MS + 100), drawdown_ratio=0.0,
+    drawdown_source="none", standing=None, standing_since_ms=None, lifted_ms=None,
+)  # fmt: skip
+
+
+def test_losses_under_the_threshold_in_force_do_not_speak_against_what_is_above_it() -> None:
+    assert gate(VIEW, false_pause_trades=1000.0).pause
+    raised = VIEW._replace(entry_known=True, entry_wanted=0.9)
+    assert len(judged(raised)) == 30
+    assert not gate(raised, false_pause_trades=1000.0).pause
+
+
+def test_an_outcome_without_a_score_always_counts() -> None:
+    raised = VIEW._replace(entry_known=True, entry_wanted=0.9)
+    assert gate(raised._replace(outcomes=closed(30, -0.01, None)), false_pause_trades=1000.0).pause
+
+
+def test_no_threshold_that_earns_or_one_under_the_bots_own_leaves_the_bots_own_in_force() -> None:
+    for wanted in (None, 0.5):
+        assert VIEW._replace(entry_known=True, entry_wanted=wanted).entry_in_force == 0.8
+    assert VIEW._replace(entry_wanted=0.9).entry_in_force == 0.8
+
+
+def test_what_came_before_the_last_pause_was_lifted_has_had_its_say() -> None:
+    assert judged(VIEW._replace(lifts={"break-even": NOW_MS + 129})) == []
+    assert len(judged(VIEW._replace(lifts={"drawdown": NOW_MS + 129}))) == 60
