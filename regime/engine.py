@@ -28,7 +28,7 @@ from regime.config import EngineConfig, config_digest, exit_kind, ignored
 from regime.decision import Decision, Sides, TradingState, decision_bytes
 from regime.detectors import Detector
 from regime.e_detector import cautious_break_even
-from regime.edge import RANK_OFF, RANK_ON, Edge, OutOfSample, edge, out_of_sample
+from regime.edge import RANK_OFF, RANK_ON, Edge, OutOfSample, edge
 from regime.errors import CorruptionError, RegimeError
 from regime.events import (
     SIDES,
@@ -48,11 +48,13 @@ from regime.events import (
     Trade,
     available_ms,
 )  # fmt: skip
+from regime.gate import CODE, Progress, progress
 from regime.guard_value import LiveValue, live_value
 from regime.outcomes import Drawdown, Outcome, break_even_win_rate
 from regime.policy import Policy, Ruling, SideState
 from regime.reference import Reference
 from regime.rules import DataView, Evidence, View, label
+from regime.votes import since_training
 from regime.shadow import Book, Signal, can_follow
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
@@ -541,8 +543,18 @@ class Engine:
 
     def _rule(self, side: Side, evidence: tuple[Evidence, ...], *, observed: bool) -> Ruling:
         state = self._state
+        view = self._view(side, evidence)
+        overrides = [o for o in state.overrides if o.side in (None, side)]
+        ruling = self._policy.decide(state.sides[side], view, overrides, observed=observed)
+        if state.sides[side].rebase:
+            state.sides[side].rebase = False
+            state.drawdown.rebase(side)
+        return ruling
+
+    def _view(self, side: Side, evidence: tuple[Evidence, ...]) -> View:
+        state = self._state
         known, needed = self._edge(side)
-        view = View(
+        return View(
             now_ms=state.clock_ms, timeframe_ms=self._timeframe_ms, side=side, model=self._model, data=self._data(),
             evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())),
             drawdown_ratio=state.drawdown.of_side(side), drawdown_source=state.drawdown.source, standing=None,
@@ -551,12 +563,6 @@ class Engine:
             win_rate_now=self._win_rate_now(side), followed=self._followed(side),
             trained_until_ms=self._trained_until_ms(), false_pause_trades=self._config.false_pause_trades,
         )  # fmt: skip
-        overrides = [o for o in state.overrides if o.side in (None, side)]
-        ruling = self._policy.decide(state.sides[side], view, overrides, observed=observed)
-        if state.sides[side].rebase:
-            state.sides[side].rebase = False
-            state.drawdown.rebase(side)
-        return ruling
 
     def _followed(self, side: Side) -> bool:
         """Whether a refused signal of this side leaves an outcome: the bot reports it, or candles resolve it."""
@@ -654,8 +660,18 @@ class Engine:
     def out_of_sample(self, side: Side) -> OutOfSample:
         """Return how a side fares on what its model was not trained on."""
         state = self._state
-        drift = any(e.drift and e.channel == "features" for e in self.evidence())
-        return out_of_sample(state.outcomes.get(side, ()), self._trained_until_ms(), None, drift, state.clock_ms)
+        outcomes = state.outcomes.get(side, ())
+        return since_training(outcomes, self._trained_until_ms(), self.evidence(), state.clock_ms)
+
+    def gate(self, side: Side) -> Progress:
+        """Return how far the evidence is that would pause a side, or end the pause by `break-even` that stands."""
+        memory = self._state.sides[side]
+        view = self._view(side, ())._replace(lifts=memory.lifted_ms)
+        standing = memory.standing.get(CODE)
+        return progress(
+            view, paused_ms=None if standing is None else standing.since_ms,
+            false_pause_trades=self._config.false_pause_trades,
+        )  # fmt: skip
 
     def followed(self, side: Side) -> bool:
         """Whether refused signals of this side leave outcomes."""

@@ -7,11 +7,13 @@ have had their say. An outcome without a score always counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 
-from regime.e_detector import PauseEvidence, pause_evidence
+from regime.e_detector import PauseEvidence, pause_evidence, resume_evidence
 from regime.outcomes import Outcome
 from regime.votes import View
 
@@ -21,6 +23,17 @@ ALLOWANCE = 1.5
 """The evidence is asked for this many times the trades of a false pause that are allowed: a threshold that moves looks
 at the same outcomes in more than one way, and `edge` pauses on less than full evidence. What comes of both together is
 in docs/measurements/outcomes.md."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the evidence is, for people. `share` is that of its limit (0..1) on the logarithmic scale it grows on."""
+
+    paused: bool
+    """Whether a pause of the gate stands: then the evidence is that for its end."""
+    trades: int
+    """Outcomes that count."""
+    share: float
+    sentence: str
 
 
 def passing(view: View, outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -39,3 +52,25 @@ def gate(view: View, *, false_pause_trades: float) -> PauseEvidence:
     """Return the evidence against the side; `start` counts in `judged(view)`."""
     won = np.array([o.profit_ratio > 0 for o in judged(view)], dtype=np.bool_)
     return pause_evidence(won, view.break_even, false_pause_trades=ALLOWANCE * false_pause_trades)
+
+
+def progress(view: View, *, paused_ms: int | None, false_pause_trades: float) -> Progress:
+    """Return how far the evidence is: against the side, or for the end of a pause that stands since `paused_ms`."""
+    if paused_ms is None:
+        against = gate(view, false_pause_trades=false_pause_trades)
+        counted, share, what = len(judged(view)), _share(against.log_e, against.limit), "the evidence for a pause"
+    else:
+        since = passing(view, (o for o in view.outcomes if o.closed_ms > paused_ms))
+        found = resume_evidence(np.array([o.profit_ratio > 0 for o in since], dtype=np.bool_), view.break_even)
+        counted, share, what = len(since), _share(found.log_e, found.limit), "the evidence that ends the pause"
+    trades = f"{counted} trade" + ("" if counted == 1 else "s")
+    since_when = "" if paused_ms is None else " since it began"
+    return Progress(
+        paused=paused_ms is not None, trades=counted, share=share,
+        sentence=f"{what} stands at {share:.0%} of its limit, from {trades}{since_when}",
+    )  # fmt: skip
+
+
+def _share(log_e: float, limit: float) -> float:
+    share = log_e / limit
+    return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ import msgspec
 
 from regime.config import ModelConfig
 from regime.decision import TradingState
-from regime.edge import Edge, edge
+from regime.edge import Edge, OutOfSample, edge, out_of_sample
 from regime.outcomes import Outcome
 from regime.signals import SignalView
 
@@ -39,6 +39,8 @@ class Evidence(NamedTuple):
     """`calm`, `warning` or `alarm` where the detector has levels of its own, with hysteresis; empty elsewhere."""
     note: str = ""
     """What changed, where and since when, in words, where the detector can say."""
+    since_ms: int | None = None
+    """When the change began, as estimated, where the detector can say."""
 
     @property
     def name(self) -> str:
@@ -90,6 +92,15 @@ class DataView(NamedTuple):
     error: str | None
 
 
+def since_training(
+    outcomes: Sequence[Outcome], trained_until_ms: int | None, evidence: Sequence[Evidence], now_ms: int
+) -> OutOfSample:
+    """Return `regime.edge.out_of_sample`, with what the detectors over the features say: whether, and since when."""
+    alarms = [e for e in evidence if e.drift and e.channel == "features"]
+    change_ms = min((e.since_ms for e in alarms if e.since_ms is not None), default=None)
+    return out_of_sample(outcomes, trained_until_ms, change_ms, bool(alarms), now_ms)
+
+
 class View(NamedTuple):
     """Everything a rule may look at, for one side of one stream, at one moment of event time."""
 
@@ -125,7 +136,13 @@ class View(NamedTuple):
     followed: bool = False
     """Whether refused signals leave outcomes: the bot reports them, or candles resolve them."""
     trained_until_ms: int | None = None
+    """End of the last candle the model was trained on, where it is known."""
     false_pause_trades: float = 1000.0
+
+    @property
+    def out_of_sample(self) -> OutOfSample:
+        """Return how the side fares on what its model was not trained on."""
+        return since_training(self.outcomes, self.trained_until_ms, self.evidence, self.now_ms)
 
     @property
     def entry_in_force(self) -> float:

@@ -141,10 +141,12 @@ class Watch:
             return Evidence(kind, float("nan"), float("nan"), warm=False, drift=False, top=(), channel=self.name)
         drift = detector.drift_detected
         top = top_features(self.reference.names, detector.feature_statistics) if drift else ()
+        change = self.change(detector, sized=False) if drift else None
         return Evidence(
             kind, detector.statistic, detector.threshold, warm=True, drift=drift, top=top, channel=self.name,
             level=detector.level if _keeps_limits(detector) else "",
-            note=self._note(detector) if drift else "",
+            note="" if change is None else _note(change),
+            since_ms=None if change is None else change.start_ms,
         )  # fmt: skip
 
     def change(self, detector: Detector, *, sized: bool = True) -> Change | None:
@@ -179,15 +181,6 @@ class Watch:
             return [_NO_SIZES] * len(names)
         rows = self._rows[: len(since)][since]  # out of order in time, which no size asks for
         return [self._sizes.of(name, rows[:, self.columns.index(name)])._asdict() for name in names]
-
-    def _note(self, detector: Detector) -> str:
-        change = self.change(detector, sized=False)
-        if change is None:
-            return ""
-        kinds = {"location": "the level of", "scale": "the spread of", "many": "a little of everything, most of all"}
-        names = [f["name"] + (f" (and {len(f['like'])} alike)" if f["like"] else "") for f in change.features[:_NOTED]]
-        since = datetime.fromtimestamp(change.start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-        return f"{kinds.get(change.kind, change.kind)} {', '.join(names)}, since about {since} UTC"
 
     def fingerprint(self) -> bytes:
         """Bytes that differ when what the detectors hold differs."""
@@ -288,3 +281,16 @@ def top_features(
     """Return the features that stand out most, largest first, as (name, times its own limit); NaN is left out."""
     order = np.argsort(-np.where(np.isnan(statistics), -np.inf, statistics), kind="stable")[:count]
     return tuple((names[i], float(statistics[i])) for i in order if not np.isnan(statistics[i]))
+
+
+def _note(change: Change) -> str:
+    kinds = {
+        "location": "the level of",
+        "scale": "the spread of",
+        "shape": "the shape (skew or tails) of",
+        "dependence": "how features move together, most of all",
+        "many": "a little of everything, most of all",
+    }
+    names = [f["name"] + (f" (and {len(f['like'])} alike)" if f["like"] else "") for f in change.features[:_NOTED]]
+    since = datetime.fromtimestamp(change.start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return f"{kinds.get(change.kind, change.kind)} {', '.join(names)}, since about {since} UTC"

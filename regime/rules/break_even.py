@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from regime.decision import TradingState
-from regime.edge import out_of_sample
 from regime.exploration import Exploration, earns_again, since_pause, still_paused
 from regime.gate import CODE, gate, judged, passing
 from regime.outcomes import Outcome
@@ -71,10 +70,7 @@ class BreakEven:
         if not found.pause:
             return None
         began_ms = last[found.start].closed_ms
-        sample = out_of_sample(
-            view.outcomes, view.trained_until_ms, None,
-            any(e.drift and e.channel == "features" for e in view.evidence), view.now_ms,
-        )  # fmt: skip
+        sample = view.out_of_sample
         return Vote(
             code=self.code,
             text=f"{found.wins} wins in {found.trades} trades ({_kinds(last[found.start :])}) since about "

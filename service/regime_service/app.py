@@ -195,6 +195,7 @@ def explain(engine: Engine) -> dict[str, Any]:
             "edge": msgspec.to_builtins(known),
             "entry": _entry_words(known, state.entries.get(side), known_to_rank=side in state.entries),
             "exit": "left alone: no evidence about other exit thresholds is gathered, so the bot's own stands",
+            "gate": msgspec.to_builtins(engine.gate(side)),
             "out_of_sample": msgspec.to_builtins(engine.out_of_sample(side)),
             "guard_value": msgspec.to_builtins(engine.live_value(side)),
             "refused_signals": {

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from regime.config import ModelConfig
-from regime.gate import gate, judged
+from regime.gate import gate, judged, progress
 from regime.outcomes import Outcome
 from regime.rules import DataView, View
 
@@ -47,3 +47,16 @@ def test_no_threshold_that_earns_or_one_under_the_bots_own_leaves_the_bots_own_i
 def test_what_came_before_the_last_pause_was_lifted_has_had_its_say() -> None:
     assert judged(VIEW._replace(lifts={"break-even": NOW_MS + 129})) == []
     assert len(judged(VIEW._replace(lifts={"drawdown": NOW_MS + 129}))) == 60
+
+
+def test_progress_says_how_far_a_pause_is_and_how_far_its_end() -> None:
+    calm = progress(VIEW._replace(outcomes=closed(30, 0.01, 0.9)), paused_ms=None, false_pause_trades=1000.0)
+    full = progress(VIEW, paused_ms=None, false_pause_trades=1000.0)
+    assert 0.0 <= calm.share < 0.2 and full.share == 1.0
+    paused = VIEW._replace(outcomes=VIEW.outcomes + closed(3, 0.01, 0.9, NOW_MS + 300))
+    some = progress(paused, paused_ms=NOW_MS + 200, false_pause_trades=1000.0)
+    assert some.paused and some.trades == 3 and 0.2 < some.share < 1.0
+    assert some.sentence.startswith("the evidence that ends the pause stands at ")
+    assert some.sentence.endswith("from 3 trades since it began")
+    none = progress(VIEW, paused_ms=NOW_MS + 200, false_pause_trades=1000.0)
+    assert (none.trades, none.share) == (0, 0.0)
