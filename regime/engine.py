@@ -54,10 +54,10 @@ from regime.outcomes import Drawdown, Outcome, break_even_win_rate
 from regime.policy import Policy, Ruling, SideState
 from regime.reference import Reference
 from regime.rules import DataView, Evidence, View, label
-from regime.votes import since_training
 from regime.shadow import Book, Signal, can_follow
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
+from regime.votes import since_training
 from regime.watch import DAY_MS, Arrays, Watch, calibrate_all
 from regime.win_probability import WinProbability
 
