@@ -15,6 +15,27 @@ and 288 rows of z itself (a level that moves slowly is invisible to a whitened s
 e^2 for a scale times 1.7, 2.5, 0.5; and, over all features at once, the sum and the soft-thresholded sum of squared
 running means of u (16 and 64 rows; Xie & Siegmund 2013), for changes too small to see in any one feature.
 
+*Shape* (skew, tails): running means of 288 rows of the third and fourth Hermite polynomial of z, clipped at 3; their
+expected values stay 0 under a small shift and under a small change of scale, to first order.
+
+*Dependence* (each feature as usual, but not with the others as usual): u is projected on its leading principal
+components (those of the reference's correlation with a variance over 1.3, at most 16; Jackson & Mudholkar 1979). What
+the projection leaves of a feature is judged by a CUSUM of the likelihood ratio for a standard deviation times 1.5
+(only for features of which the others explain 20 % of the variance or more); the logarithm of the squared prediction
+error of all, as a running mean of 64 rows, up and down; and the products of two components, uncorrelated in the
+reference, as running means of 144 rows, their squares summed. A missing score is filled with its prediction;
+while more than a tenth of the coupled features is missing, dependence is not judged.
+
+**Gaps.** A value after a gap of k rows surprises by what happened in k rows, not in one. So what was missing is
+remembered as the law expects it to be, with its covariance, and e_t is divided by the root of its variance given the
+gap: the exact innovation of an autoregression with missing values (Jones 1980). The evidence of a feature stands still
+while it is away. An innovation that is partly of the gap moves less with the others than theirs do, and after a long
+gap a feature is divided by an old s: such a score counts as missing where dependence is judged. The law is learned from
+rows whose six lags are all there; a feature that has fewer than 200 of them (one that comes every hour, say) has its
+law from one value to the next, and no gap is made up for. Where fewer than 90 % of the features are there, as in the
+three rows before, in more than a fifth of the reference, dependence is not judged at all. A row in which nothing is
+there counts as no row, for everything.
+
 **The limit.**
  1. *Cross-fitting.* The reference is cut into 6 stretches of time. Each stretch is judged by a law fitted on the other
     five: a limit from rows that the law has seen is too low, above all for features that wander.
@@ -31,7 +52,10 @@ taken to be free of change. Whatever is rarer than once in the reference is not 
 
 References: E. S. Page, Continuous inspection schemes, Biometrika 41 (1954). F. Corsi, A simple approximate long-memory
 model of realized volatility, J. Financial Econometrics 7 (2009). Y. Xie and D. Siegmund, Sequential multi-sensor
-change-point detection, Annals of Statistics 41 (2013). E. J. Gumbel, Statistics of Extremes (1958).
+change-point detection, Annals of Statistics 41 (2013). E. J. Gumbel, Statistics of Extremes (1958). J. E. Jackson and
+G. S. Mudholkar, Control procedures for residuals associated with principal component analysis, Technometrics 21 (1979).
+R. H. Jones, Maximum likelihood fitting of ARMA models to time series with missing observations, Technometrics 22
+(1980).
 """
 
 from __future__ import annotations
@@ -52,7 +76,7 @@ from regime.reference import Reference
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-VERSION = 1
+VERSION = 3
 DAY_MS = 86_400_000
 PERIODS_WANTED = 12
 """A reference of so many target periods is long enough to count the false alarms rather than extrapolate them."""
@@ -66,10 +90,12 @@ _DRIFTS = (0.25, 0.5, 1.0)
 _LEVELS = (96, 288)
 _SCALES = (1.7, 2.5, 0.5)
 _DENSE = (16, 64)
+_POLYNOMIAL, _COUPLE, _ERROR, _PAIR = 288, 1.5, 64, 144
 _HAR = (24, 96, 288)
 # Who gets how much of the budget: nats by which a channel must be more surprising than the first ones. Equal shares for
-# all cost a doubled volatility 314 rows instead of 198; these are for changes that are strong when they come.
-_HANDICAP = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.5, 1.5, 1.5, 1.5, 1.5)
+# all cost a doubled volatility 314 rows instead of 198; these are for changes that are strong when they come. A
+# change of dependence is the strongest of all: a higher price costs it a few rows.
+_HANDICAP = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.5, 1.5, 2.5, 1.5, 1.5, 1.5, 1.5, 2.5, 2.5)
 _GAP, _DEVOL, _CLIP, _SOFT, _SQUARE = 288.0, 0.97, 3.0, 1.5, 25.0
 _FOLDS = 6
 _BURN_IN = 4 * WARM
@@ -82,11 +108,16 @@ CHANNEL_NAMES: tuple[str, ...] = (
     *(f"drift {d:g}" for d in _DRIFTS),
     *(f"level {w}" for w in _LEVELS),
     *(f"scale {r:g}" for r in _SCALES),
+    f"polynomials {_POLYNOMIAL}",
+    f"coupling {_COUPLE:g}",
     *(f"{kind} {w}" for w in _DENSE for kind in ("dense", "some")),
+    f"prediction error {_ERROR}",
+    f"components {_PAIR}",
 )
 CHANNEL_KINDS: tuple[str, ...] = (
     *("location" for _ in _DRIFTS), *("location" for _ in _LEVELS),
-    *("scale" for _ in _SCALES), *("many" for _ in (*_DENSE, *_DENSE)),
+    *("scale" for _ in _SCALES), "shape", "dependence", *("many" for _ in (*_DENSE, *_DENSE)),
+    "dependence", "dependence",
 )  # fmt: skip
 
 
@@ -247,7 +278,7 @@ def calibrate(
         weight = np.ones(len(own[0]))
         unused = max(lead, skip if i == 0 else 0)
         weight[: unused * block] = 0.0
-        largest = np.zeros((k.CHANNELS + 2 * k.DENSE, len(own[0]) // block, features))
+        largest = np.zeros((k.FAMILY, len(own[0]) // block, features))
         _walk(law, *own, weight=weight, maxima=largest, block=block)
         maxima.append(largest[:, unused:])
         folds.append((law, *own, unused * block))
@@ -289,6 +320,64 @@ def calibrate(
     )  # fmt: skip
 
 
+def family_statistic(calibration: Calibration, values: Floats, ts_ms: Ints | None = None) -> Floats:
+    """Return `float64[rows]`: what `Calibrated` says after each row, to the last bit, without asking row by row.
+
+    Parameters
+    ----------
+    values
+        `float64[rows, features]`, columns in the order of `calibration.names` (that of the reference), oldest first.
+        What is not finite is missing.
+    ts_ms
+        `int64[rows]`: candle open times. Without, the first row is taken to follow the reference, as `update` does.
+
+    The value is NaN until half of the live features have been seen 288 times. A row in which nothing is there repeats
+    the value before it. Raises `ValueError` for another number of columns or of times.
+    """
+    from regime import calibration_kernels as k
+
+    rows, features = values.shape
+    if features != len(calibration.names) or (ts_ms is not None and len(ts_ms) != rows):
+        raise ValueError(
+            f"rows have {features} columns and {rows if ts_ms is None else len(ts_ms)} times, "
+            f"expected {len(calibration.names)} and {rows}"
+        )
+    found = np.full(rows, math.nan)
+    live = calibration.table[k.T_LIVE] > 0
+    taken = np.flatnonzero((np.isfinite(values) & live).any(axis=1))
+    at = calibration.last_ts_ms + calibration.step_ms * (1 + np.arange(len(taken))) if ts_ms is None else ts_ms[taken]
+    basis = season_basis(at) if calibration.season else np.zeros((len(taken), 0))
+    state, clock = k.fresh_state(features)
+    nothing, none, warm = np.zeros((0, 0)), np.zeros((0, 0, 0)), False
+    start = 0
+    while start < len(taken):
+        # Row by row only until it is warm, in pieces to keep what is in memory small.
+        part = taken[start : start + (4_096 if warm else 1)]
+        x = np.ascontiguousarray(values[part], dtype=np.float64)
+        z, present, family = np.empty(x.shape), np.empty(x.shape), np.full((len(x), k.FAMILY), -np.inf)
+        k.scores(x, basis[start : start + len(x)], calibration.table, z, present)
+        k.walk(
+            z, present, np.ones(len(x)), calibration.table, calibration.numbers, state, clock, family, nothing,
+            nothing, none, 1,
+        )  # fmt: skip
+        warm = warm or half_seen(calibration, state)
+        if warm:
+            found[part] = np.maximum(family.max(axis=1), _CALM)
+        start += len(x)
+    last = np.maximum.accumulate(np.where(np.isin(np.arange(rows), taken), np.arange(rows), 0))
+    answer: Floats = found[last]
+    return answer
+
+
+def half_seen(calibration: Calibration, state: Floats) -> bool:
+    """Return whether half of the live features have been seen often enough to be judged."""
+    from regime import calibration_kernels as k
+
+    live = calibration.table[k.T_LIVE] > 0
+    seen = live & (state[k.S_COUNT] > calibration.numbers[k.N_WARM])
+    return bool(2 * seen.sum() >= live.sum() > 0)
+
+
 # --- the law of a feature ------------------------------------------------------------------------------------------
 
 
@@ -300,6 +389,20 @@ class _Sample:
         self.rows_per_day = rows_per_day
         self.count: Ints = (~np.isnan(self.values)).sum(axis=0)
         self.live: NDArray[np.bool_] = ~reference.dead() & (self.count >= 2 * WARM)
+        # Once for the whole and for all stretches: where some were judged together and others not, no scale fits.
+        there = np.isfinite(self.values[:, self.live])
+        self.together = True
+        if self.live.any() and len(there) > _TOGETHER_LAGS and not there.all():
+            there = there[_TOGETHER_LAGS:] & _before(there, _TOGETHER_LAGS)
+            self.together = bool((there.mean(axis=1) >= _THERE).mean() >= _TOGETHER_MIN)
+
+
+def _before(there: NDArray[np.bool_], lags: int) -> NDArray[np.bool_]:
+    """Return `bool[rows - lags, features]`: whether the `lags` values before each one are all there."""
+    found = there[:-lags].copy()
+    for lag in range(1, lags):
+        found &= there[lags - lag : -lag]
+    return found
 
 
 @dataclass(frozen=True)
@@ -315,7 +418,7 @@ class _Law:
         for c in range(k.CHANNELS):
             table[k.T_LOC + c] += location[c] / table[k.T_INVERSE + c]
             table[k.T_INVERSE + c] /= scale[c]
-        loc, inverse = slice(k.N_DENSE_LOC, k.N_DENSE_INVERSE), slice(k.N_DENSE_INVERSE, k.N_SHAPE)
+        loc, inverse = slice(k.N_SUM_LOC, k.N_SUM_INVERSE), slice(k.N_SUM_INVERSE, k.N_SHAPE)
         numbers[loc] += location[k.CHANNELS :] / numbers[inverse]
         numbers[inverse] /= scale[k.CHANNELS :]
         numbers[k.N_SHAPE :] = shape
@@ -365,7 +468,9 @@ def _fit(sample: _Sample, weight: Floats, season: Floats, basis: Floats) -> _Law
 
     size = k.LAGS + k.HAR + 1
     products = np.zeros((size, size, features))
-    k.gram(z, present, weight, numbers, products)
+    complete = (here[k.LAGS :] > 0) & _before(present > 0, k.LAGS)
+    table[k.T_BY_ROW] = complete.sum(axis=0) >= _COMPLETE_MIN
+    k.gram(z, present, weight, table[k.T_BY_ROW], numbers, products)
     kept = np.maximum(products[-1, 0], 1.0)
     low, high = np.tril_indices(size, -1)
     products[low, high] = products[high, low]
@@ -381,7 +486,8 @@ def _fit(sample: _Sample, weight: Floats, season: Floats, basis: Floats) -> _Law
     table[k.T_INVERSE : k.T_INVERSE + k.CHANNELS] = 1.0
     table[k.T_CAP : k.T_CAP + k.CHANNELS] = np.inf
     moments = np.zeros((k.MOMENTS, features))
-    _walk(law, z, present, weight=weight, moments=moments)
+    kept = np.zeros((min(len(z), _KEPT), 2, features))
+    _sums(law, z, present, weight, moments, kept)
     m = moments / np.maximum(moments[0], 1.0)
     table[k.T_U_MEAN] = m[1]
     table[k.T_U_SCALE] = 1 / np.sqrt(np.maximum(m[2] - m[1] ** 2, _SPREAD_MIN**2))
@@ -390,11 +496,61 @@ def _fit(sample: _Sample, weight: Floats, season: Floats, basis: Floats) -> _Law
         mean, square = m[4 + 2 * j], m[5 + 2 * j]
         table[k.T_LEVEL_MEAN + j] = mean
         table[k.T_LEVEL_SCALE + j] = 1 / np.sqrt(np.maximum(square - mean**2, _NOISE_MIN**2))
+    for j in range(2 * k.SHAPES):
+        mean, square = m[4 + 2 * k.LEVELS + 2 * j], m[5 + 2 * k.LEVELS + 2 * j]
+        table[k.T_SHAPE_MEAN + j] = mean
+        table[k.T_SHAPE_SCALE + j] = 1 / np.sqrt(np.maximum(square - mean**2, _NOISE_MIN**2))
+    if sample.together:
+        _couple(law, np.clip((kept[:, 0] - table[k.T_U_MEAN]) * table[k.T_U_SCALE], -_CLIP, _CLIP), kept[:, 1])
     return law
 
 
+def _couple(law: _Law, u: Floats, go: Floats) -> None:
+    """Find the components of the whitened scores, and what they leave unexplained of each feature."""
+    from regime import calibration_kernels as k
+
+    table, numbers = law.table, law.numbers
+    u = u * go
+    spread = np.sqrt(np.maximum((u**2).sum(axis=0), 1e-12))
+    power, loads = np.linalg.eigh((u / spread).T @ (u / spread))
+    most = min(k.LOADS, len(power) // 2)
+    order = np.argsort(-power)[:most]
+    order = order[power[order] > _POWER_MIN]
+    chosen = np.zeros((k.LOADS, u.shape[1]))
+    chosen[: len(order)] = loads[:, order].T
+    chosen[:, table[k.T_LIVE] == 0] = 0.0
+    table[k.T_LOAD : k.T_LOAD + k.LOADS] = chosen
+    table[k.T_BACK : k.T_BACK + k.LOADS] = chosen.T.reshape(k.LOADS, -1)
+    spread = np.sqrt(((u @ chosen.T) ** 2).mean(axis=0))
+    numbers[k.N_SPREAD : k.N_SUM_LOC] = np.where(spread > _NOISE_MIN, 1 / np.maximum(spread, _NOISE_MIN), 0.0)
+    known = (chosen**2).sum(axis=0) > 0
+    if not known.any():
+        return
+    left = np.empty(u.shape)
+    back, scratch, filled = np.ascontiguousarray(chosen.T), np.empty(k.LOADS), np.empty(u.shape[1])
+    for row, here, out in zip(u, go, left, strict=True):
+        k.unexplained(row, here, known.astype(np.float64), chosen, back, scratch, filled, out)
+    count = np.maximum(go.sum(axis=0), 1.0)
+    variance, whole = (left**2 * go).sum(axis=0) / count, (u**2).sum(axis=0) / count
+    explained = known & (variance < _UNEXPLAINED_MAX * whole) & (table[k.T_LIVE] > 0)
+    table[k.T_COUPLE] = np.where(explained, 1 / np.maximum(variance, _UNEXPLAINED_MIN), 0.0)
+    there = (go * explained).sum(axis=1)
+    enough = (there > 0) & (there >= _THERE * explained.sum())  # as the detector judges
+    error = (np.minimum(left**2 * table[k.T_COUPLE], _SQUARE) * go).sum(axis=1)[enough] / there[enough]
+    numbers[k.N_ERROR_MEAN] = float(np.log(error + 1e-3).mean()) if error.size else 0.0
+
+
+_COMPLETE_MIN = 200
+"""Rows without a gap from which the law of one row to the next can be learned. A feature with fewer (one that comes
+every hour, say) has its law from one value to the next, and its memory stands still in a gap."""
 _SPREAD_MIN = 0.05
 _NOISE_MIN = 1e-4
+_KEPT = 6_000
+_POWER_MIN = 1.3
+_THERE = 0.9
+_TOGETHER_LAGS, _TOGETHER_MIN = 3, 0.8
+"""Dependence is judged where in so many rows of the reference enough features are there, as in so many rows before."""
+_UNEXPLAINED_MIN, _UNEXPLAINED_MAX = 0.01, 0.8
 
 
 def _numbers() -> Floats:
@@ -406,8 +562,11 @@ def _numbers() -> Floats:
     numbers[k.N_DRIFT : k.N_LEVEL] = _DRIFTS
     numbers[k.N_LEVEL : k.N_SCALE] = 2 / (np.array(_LEVELS) + 1.0)
     numbers[k.N_SCALE : k.N_DENSE] = _SCALES
-    numbers[k.N_DENSE : k.N_DENSE_LOC] = 2 / (np.array(_DENSE) + 1.0)
-    numbers[k.N_DENSE_INVERSE : k.N_SHAPE] = 1.0
+    numbers[k.N_DENSE : k.N_POLYNOMIAL] = 2 / (np.array(_DENSE) + 1.0)
+    numbers[k.N_POLYNOMIAL] = 2 / (_POLYNOMIAL + 1.0)
+    numbers[k.N_COUPLE], numbers[k.N_ERROR], numbers[k.N_ERROR_LEAST] = _COUPLE, 2 / (_ERROR + 1.0), _THERE
+    numbers[k.N_PAIR] = 2 / (_PAIR + 1.0)
+    numbers[k.N_SUM_INVERSE : k.N_SHAPE] = 1.0
     return numbers
 
 
@@ -463,7 +622,6 @@ def _walk(
     present: Floats,
     *,
     weight: Floats | None = None,
-    moments: Floats | None = None,
     maxima: Floats | None = None,
     block: int = 1,
 ) -> Floats:
@@ -471,14 +629,22 @@ def _walk(
     from regime import calibration_kernels as k
 
     rows, features = z.shape
-    family = np.empty((rows, k.CHANNELS + 2 * k.DENSE))
+    family = np.empty((rows, k.FAMILY))
     state, clock = k.fresh_state(features)
     nothing = np.zeros((0, 0))
     k.walk(
         z, present, np.ones(rows) if weight is None else weight, law.table, law.numbers, state, clock, family, nothing,
-        nothing if moments is None else moments, np.zeros((0, 0, 0)) if maxima is None else maxima, block,
+        nothing, np.zeros((0, 0, 0)) if maxima is None else maxima, block,
     )  # fmt: skip
     return np.maximum(family, _CALM)
+
+
+def _sums(law: _Law, z: Floats, present: Floats, weight: Floats, moments: Floats, kept: Floats) -> None:
+    from regime import calibration_kernels as k
+
+    state, clock = k.fresh_state(z.shape[1])
+    family = np.empty((len(z), k.FAMILY))
+    k.walk_keeping(z, present, weight, law.table, law.numbers, state, clock, family, moments, kept)
 
 
 _CALM = -20.0
@@ -502,14 +668,17 @@ def _normalised(law: _Law, maxima: Floats, live: NDArray[np.bool_]) -> _Law:
     from regime import calibration_kernels as k
 
     table, numbers = law.table.copy(), law.numbers.copy()
+    coupling = k.CHANNELS - k.COUPLES
     for c in range(k.CHANNELS):
         location, scale = _gumbel(maxima[c])
-        usual = float(np.median(scale[live]))
+        judged = live if c < coupling else table[k.T_COUPLE] > 0
+        usual = float(np.median(scale[judged])) if judged.any() else 0.0
         scale = np.maximum(scale, 0.3 * usual + 1e-6)
+        location = location if c < coupling else np.where(judged, location, 1e6 * scale)
         table[k.T_LOC + c], table[k.T_INVERSE + c] = location, 1 / scale
-    for c in range(2 * k.DENSE):
+    for c in range(k.SUMS):
         one, spread = _gumbel(maxima[k.CHANNELS + c, :, 0])
-        numbers[k.N_DENSE_LOC + c], numbers[k.N_DENSE_INVERSE + c] = one, 1 / max(float(spread), 1e-6)
+        numbers[k.N_SUM_LOC + c], numbers[k.N_SUM_INVERSE + c] = one, 1 / max(float(spread), 1e-6)
     return _Law(table, numbers)
 
 
@@ -753,6 +922,8 @@ def _report(
         )
     if reference.ts_ms is None:
         said.append("the reference has no times: seasons of the day and the week were not looked for")
+    if not sample.together:
+        said.append("so much of the reference is missing that dependence between features is not judged")
     if dead:
         said.append(f"not watched, because they hardly change or are hardly there: {_some(dead)}")
     if len(wandering) * 5 > int(live.sum()) > 0:

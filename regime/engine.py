@@ -554,13 +554,17 @@ class Engine:
     def _view(self, side: Side, evidence: tuple[Evidence, ...]) -> View:
         state = self._state
         known, needed = self._edge(side)
+        followed = self._followed(side)
+        # A pause that must try a few trades to find out tries those of the bot's own threshold: above a raised one
+        # hardly any would come, and it would last for weeks.
+        blind = not followed and CODE in state.sides[side].standing
         return View(
             now_ms=state.clock_ms, timeframe_ms=self._timeframe_ms, side=side, model=self._model, data=self._data(),
             evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())),
             drawdown_ratio=state.drawdown.of_side(side), drawdown_source=state.drawdown.source, standing=None,
             standing_since_ms=None, lifted_ms=None, signals=self._signal_view(side), edge=known, break_even=needed,
-            entry_known=side in state.entries, entry_wanted=state.entries.get(side),
-            win_rate_now=self._win_rate_now(side), followed=self._followed(side),
+            entry_known=side in state.entries and not blind, entry_wanted=state.entries.get(side),
+            win_rate_now=self._win_rate_now(side), followed=followed,
             trained_until_ms=self._trained_until_ms(), false_pause_trades=self._config.false_pause_trades,
         )  # fmt: skip
 

@@ -100,7 +100,7 @@ class Scenario:
     """
 
     seed: int
-    reference_candles: int = 8_640
+    reference_candles: int = 25_920
     candles: int = 2_880
     break_at: int | None = None
     break_kind: BreakKind = "volatility"

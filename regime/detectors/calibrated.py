@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regime.calibration import CHANNEL_KINDS, CHANNEL_NAMES, Calibration, calibrate, season_basis
+from regime.calibration import CHANNEL_KINDS, CHANNEL_NAMES, Calibration, calibrate, half_seen, season_basis
 from regime.reference import Reference
 
 Floats = NDArray[np.float64]
@@ -31,9 +31,13 @@ class MovedFeature:
 class Explanation:
     """What is behind the statistic now.
 
-    `kind` is "location", "scale" or "many" (a change in many features at once that no one of them shows). Rows are
-    counted back from the last one: `started_rows_ago` is the estimate, between `..._low` and `..._high`. `severity` is
-    the statistic over its limit.
+    `kind` is "location", "scale", "shape" (skew or tails), "dependence" (features move, but not with each other as they
+    used to) or "many" (a change in many features at once that no one of them shows); `features` are then those that
+    carry it. It is what the evidence says so far: a shift of one feature that the others nearly determine is seen first
+    in the relation, as "dependence", and called "location" when its own evidence has grown.
+
+    Rows are counted back from the last one: `started_rows_ago` is the estimate, between `..._low` and `..._high`.
+    `severity` is the statistic over its limit.
     """
 
     statistic: float
@@ -56,8 +60,8 @@ class Calibrated:
 
         max over channels and features of (value - usual daily largest) / scale
 
-    so 0 is about what an ordinary day brings. A missing value leaves its feature as it was; a feature that was away
-    for more than 288 rows no longer counts, and begins from anew when it is back.
+    so 0 is about what an ordinary day brings. A missing value leaves the evidence of its feature as it was; a feature
+    that was away for more than 288 rows no longer counts, and begins from anew when it is back.
 
     **Run length, measured** (`tests/bench/bench_detection.py --seed 77000`; 130 indicators, 90 days of five minutes as
     reference, 8 references a world, 240,000 fresh rows each; alarms less than a day apart are one; nothing was chosen
@@ -82,9 +86,33 @@ class Calibrated:
     So one reference of 90 days keeps a promise of 30 days within a factor of two, not closer. A false alarm may
     last for days: where volatility comes in clusters, so does the evidence.
 
+    **Gaps.** What is missing is taken to be what the feature's own law expects, and the value after a gap is measured
+    by the spread of a forecast over so many rows. Such a value counts fully for location, less for scale, and not at
+    all where features are held against each other. Measured on streams of which values were missing at random, or half
+    of the values in a fifth of the rows, or five features in bursts of 1 to 50 rows; the reference had no gaps (asked
+    2,000; two references a world, 80,000 rows each, seeds 42000 to 42999). Achieved over asked of the two, and the mean
+    delay in rows of a doubled volatility (on `iid`: 10 features + 0.5 sd; at most 10 streams) at the calibrated limit:
+
+    | missing | mild | harsh | seasonal | jumps | iid | delay mild | harsh | seasonal | jumps | iid |
+    |---|---|---|---|---|---|---|---|---|---|---|
+    | nothing | 1.10, 0.72 | 1.20, 0.90 | 1.07, 0.67 | 0.92, 0.70 | 0.75, 1.02 | 67 | 492 | 26 | 238 | 25 |
+    | 2 % | 1.13, 0.70 | 1.17, 0.88 | 0.95, 0.68 | 0.95, 0.70 | 0.79, 1.10 | 64 | 498 | 28 | 241 | 22 |
+    | 10 % | 0.90, 0.62 | 1.17, 0.90 | 0.92, 0.71 | 0.95, 0.60 | 0.78, 1.24 | 69 | 474 | 35 | 250 | 22 |
+    | 30 % | 0.86, 0.75 | 0.92, 1.10 | 1.10, 0.65 | 0.86, 0.54 | 0.88, 1.37 | 128 | 475 | 72 | 292 | 28 |
+    | half of a fifth | 0.95, 0.75 | 1.17, 0.92 | 1.04, 0.71 | 0.92, 0.72 | 0.86, 0.90 | | | | | |
+    | bursts | 1.13, 0.71 | 1.04, 0.90 | 0.99, 0.68 | 0.65, 0.72 | 0.75, 0.99 | | | | | |
+
+    With 3 % missing at random dependence is judged in 91 % of the rows, with 5 % in 19 %, with 10 % in none. A
+    reference with gaps is learned in the same way: with 30 % of it missing, 0.87 on streams with such gaps (mild and
+    jumps, one reference each), but only 0.54 on streams without any.
+
     **When it misleads.** Features cannot foresee a loss of edge. A change that was already in the reference is usual.
     Slow changes are learned by nothing here (the reference is frozen), but one smaller than the reference's own
-    wandering is not seen. Where a season was found, a row without time is taken to follow the one before.
+    wandering is not seen. Where a season was found, a row without time is taken to follow the one before. A shift or a
+    change of shape in a feature that others nearly determine is called "dependence" at first, or for good (shape). A
+    row in which nothing at all is there, or that never came, is no row to it, and the next one has the surprise of two:
+    with one such row in 1,000 nothing was to be seen (1.31 on `mild`), with one in 100 it stands in alarm. A feature
+    that left the range of its reference may ring longer with gaps than without.
 
     Parameters
     ----------
@@ -107,7 +135,7 @@ class Calibrated:
     ...     if detector.drift_detected:
     ...         print(i, detector.explain().features[0].name, detector.explain().kind)
     ...         break
-    619 roc location
+    618 roc location
 
     References
     ----------
@@ -147,7 +175,7 @@ class Calibrated:
         self._level = 0
         self._basis = np.zeros((1, 0))
         self._z, self._present = np.empty((1, features)), np.empty((1, features))
-        self._family = np.full((1, k.CHANNELS + 2 * k.DENSE), -np.inf)
+        self._family = np.full((1, k.FAMILY), -np.inf)
         self._feature = np.full((k.CHANNELS, features), np.nan)
         self._ones, self._nothing2, self._nothing3 = np.ones(1), np.zeros((0, 0)), np.zeros((0, 0, 0))
         self._live = calibration.table[k.T_LIVE] > 0
@@ -208,19 +236,12 @@ class Calibrated:
         if not self._warm:
             return None
         k, found = self._kernels, self.calibration
-        family = self._family[0]
-        channel, single = int(np.argmax(family)), int(np.argmax(family[: k.CHANNELS]))
-        if family[single] > found.limit_alarm:  # a feature that is over the limit by itself says more than a sum
-            channel = single
+        channel = self._leading()
         ready = self._live & (self._state[k.S_COUNT] > found.numbers[k.N_WARM])
         ready &= self._state[k.S_GAP] <= found.numbers[k.N_GAP]
         values = np.where(ready, self._bent(), -np.inf)
         best = values.argmax(axis=0)
-        if channel < k.CHANNELS:
-            strength = values.max(axis=0)
-        else:  # who carries the sum: largest squared running means
-            mean = self._state[k.S_DENSE + (channel - k.CHANNELS) // 2]
-            strength = np.where(ready, mean**2, -np.inf)
+        strength = np.where(ready, self._strength(channel, values), -np.inf)
         starts = self._starts()
         leaders: dict[int, list[int]] = {}
         for f in np.argsort(-strength, kind="stable"):
@@ -273,9 +294,8 @@ class Calibrated:
         return [cls(), cls(rows_per_false_alarm=4000)]
 
     def _judge(self) -> None:
-        k, found = self._kernels, self.calibration
-        seen = self._live & (self._state[k.S_COUNT] > found.numbers[k.N_WARM])
-        self._warm = self._warm or bool(2 * seen.sum() >= self._live.sum() > 0)
+        found = self.calibration
+        self._warm = self._warm or half_seen(found, self._state)
         if not self._warm:
             return
         self._statistic = max(float(self._family.max()), -20.0)
@@ -285,6 +305,45 @@ class Calibrated:
             self._level = 0
         elif self._statistic > found.limit_warning:
             self._level = max(self._level, 1)
+
+    def _leading(self) -> int:
+        """Return the channel that says best what has changed.
+
+        A feature that is over the limit by itself says more than a sum, and a change of its own law more than the
+        change of its relation to the others, which nearly any change brings along.
+        """
+        k, found, family = self._kernels, self.calibration, self._family[0]
+        shape = k.CHANNELS - k.COUPLES - k.SHAPES
+        moments = int(np.argmax(family[:shape]))
+        first = int(np.argmax(family))
+        if CHANNEL_KINDS[first] in ("shape", "dependence") and family[moments] > found.limit_warning:
+            return moments
+        single = int(np.argmax(family[: k.CHANNELS]))
+        return single if family[single] > found.limit_alarm else first
+
+    def _strength(self, channel: int, values: Floats) -> Floats:
+        """Return `float64[features]`: how much each feature carries the channel."""
+        k, found = self._kernels, self.calibration
+        if channel < k.CHANNELS - k.COUPLES:
+            return np.asarray(values[: k.CHANNELS - k.COUPLES].max(axis=0))
+        if channel < k.CHANNELS:
+            return np.asarray(values[channel])
+        i = channel - k.CHANNELS
+        if i < 2 * k.DENSE:  # largest squared running means
+            return np.asarray(self._state[k.S_DENSE + i // 2] ** 2)
+        coupled = found.table[k.T_COUPLE] > 0
+        if i == 2 * k.DENSE:  # contributions to the squared prediction error, up or down
+            error = np.log(np.maximum(self._state[k.S_ERROR], 1e-3))
+            return np.where(coupled, error if self._clock[k.C_ERROR] > 0 else -error, -np.inf)
+        # The products of components as a change of covariance between features: the length of each feature's row. (Not
+        # by the leading pair: components of about the same variance are any mixture of each other.)
+        spread = found.numbers[k.N_SPREAD : k.N_SPREAD + k.LOADS]
+        spread = np.where(spread > 0, 1 / np.maximum(spread, 1e-12), 0.0)
+        change = np.zeros((k.LOADS, k.LOADS))
+        change[np.tril_indices(k.LOADS, -1)] = self._clock[k.C_PAIR :]
+        change = (change + change.T) * spread * spread[:, None]
+        rows = change @ found.table[k.T_LOAD : k.T_LOAD + k.LOADS]
+        return np.where(coupled, (rows**2).sum(axis=0), -np.inf)
 
     def _bent(self) -> Floats:
         """Return the statistics of the features on the scale of the family's limit."""
@@ -302,7 +361,8 @@ class Calibrated:
             up = s[k.S_DRIFT + 2 * c] >= s[k.S_DRIFT + 2 * c + 1]
             starts[c] = np.where(up, s[k.S_DRIFT_START + 2 * c], s[k.S_DRIFT_START + 2 * c + 1])
         starts[k.DRIFTS : k.DRIFTS + k.LEVELS] = s[k.S_LEVEL_START : k.S_LEVEL_START + k.LEVELS]
-        starts[k.DRIFTS + k.LEVELS :] = s[k.S_SCALE_START : k.S_SCALE_START + k.SCALES]
+        starts[k.DRIFTS + k.LEVELS : -2] = s[k.S_SCALE_START : k.S_SCALE_START + k.SCALES]
+        starts[-2], starts[-1] = s[k.S_SHAPE_START], s[k.S_COUPLE_START]
         return starts
 
     def _started(self, channel: int, strength: Floats, starts: Floats, now: float) -> tuple[int, int, int]:
@@ -313,6 +373,12 @@ class Calibrated:
         shift of d standard deviations lies within 11 / d^2 rows of the true one in 95 of 100 cases (Yao 1987).
         """
         k, found = self._kernels, self.calibration
+        if channel >= k.CHANNELS + 2 * k.DENSE:
+            # A running mean has no last zero: it begins when it left its usual side or size, and that is all there is.
+            alone = channel == k.CHANNELS + 2 * k.DENSE
+            window = 2.0 / float(found.numbers[k.N_ERROR if alone else k.N_PAIR])
+            ago = max(now - float(self._clock[k.C_ERROR_START if alone else k.C_PAIR_START]), 1.0)
+            return int(ago), max(int(ago - window), 0), math.ceil(ago + window)
         if channel >= k.CHANNELS:
             f = int(np.argmax(strength))
             channel = int(np.argmax(self._bent()[:, f]))
@@ -321,7 +387,12 @@ class Calibrated:
         evidence = found.table[k.T_LOC + channel, f] + self._feature[channel, f] / found.table[k.T_INVERSE + channel, f]
         ago = max(now - float(starts[channel, f]), 1.0)
         half = 11.0 * ago / max(2.0 * float(evidence), 1.0)
+        if channel == k.CHANNELS - k.COUPLES:  # a strong change is seen so early that chance before it counts as well
+            half = max(half, _COUPLE_CHANCE)
         return int(ago), max(int(ago - half), 0), math.ceil(ago + half)
 
+
+_COUPLE_CHANCE = 20.0
+"""Rows: twice (spread / drift)^2 of the coupling CUSUM where nothing has changed, how long it is up by chance."""
 
 __plugin__ = Calibrated

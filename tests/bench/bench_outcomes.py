@@ -311,8 +311,9 @@ class Shipped(Static):
 
     @property
     def paused(self) -> bool:  # type: ignore[override]
-        answer = self._engine.decision
-        return answer is not None and answer.sides.long.state is not TradingState.ACTIVE
+        # A pause that tries a few trades is still the same pause.
+        standing = self._engine.state.sides["long"].standing.values()
+        return any(s.vote.state is TradingState.REDUCING or s.vote.exploring_ms is not None for s in standing)
 
     def take(self, row: int, score: float) -> float:
         self._now_ms += self.CANDLES * self._CANDLE_MS

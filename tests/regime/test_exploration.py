@@ -23,11 +23,18 @@ def bench() -> ModuleType:
 
 
 @pytest.mark.parametrize("paper", [True, False])
+@pytest.mark.parametrize("scores", ["none", "flat", "ranks"])
 @pytest.mark.parametrize("preset", ["default", "conservative"])
-def test_a_healthy_bot_trades_again_after_a_bad_streak(preset: str, paper: bool) -> None:
-    found = [bench().back(preset, 1000 + i, paper=paper, streak=25) for i in range(8)]
+def test_a_healthy_bot_trades_again_after_a_bad_streak(preset: str, scores: str, paper: bool) -> None:
+    found = [bench().back(preset, 1000 + i, paper=paper, streak=25, scores=scores) for i in range(6)]
     assert any(paused for paused, _ in found)
     assert all(candles is not None for _, candles in found)
+
+
+def test_a_blind_pause_tries_trades_of_the_bots_own_threshold() -> None:
+    # Above the threshold that stood raised hardly any signal came: this bot was away for 4,000 signals.
+    paused, candles = bench().back("default", 664_406, paper=False, streak=25, scores="flat", signals_max=1500)
+    assert paused and candles is not None
 
 
 def test_without_exploration_a_blind_bot_never_would(monkeypatch: pytest.MonkeyPatch) -> None:

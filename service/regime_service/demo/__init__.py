@@ -54,7 +54,7 @@ so the limit of drift is careful and late. Take another seed when the rules have
 """
 PACE = 100.0
 """Candles a second on a terminal, so that a person can watch; a pipe gets as many as it can."""
-REFERENCE_VERSION = "2025-02"
+REFERENCE_VERSION = "2024-12-to-2025-02"
 _STYLES = {"bad": "bold red", "careful": "yellow", "good": "green", "plain": ""}
 _WHAT_BREAKS = {
     "volatility": "candles twice as wide, and the bot's edge gone",

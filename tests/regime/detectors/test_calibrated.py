@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from regime.calibration import DAY_MS, Calibration, calibrate
+from regime import calibration_kernels as kernels
+from regime.calibration import CHANNEL_KINDS, DAY_MS, Calibration, calibrate, family_statistic
 from regime.detectors.calibrated import Calibrated, Explanation
 from regime.reference import Reference
 
@@ -203,3 +205,174 @@ def test_huge_values_are_only_huge(detector: Calibrated) -> None:
 def test_cold_has_no_explanation(detector: Calibrated) -> None:
     assert detector.explain() is None
     assert np.isnan(detector.feature_statistics).all()
+
+
+GROUP_NAMES = [f"{group}{i}" for group in "abcd" for i in range(5)]
+
+
+def grouped(seed: int, rows: int) -> Floats:
+    """Twenty features in four groups of five; within a group they are correlated by about .8."""
+    rng = np.random.default_rng(seed)
+    x = 0.9 * np.repeat(rng.standard_normal((rows, 4)), 5, axis=1) + 0.45 * rng.standard_normal((rows, 20))
+    for t in range(1, rows):
+        x[t] = 0.7 * x[t - 1] + 0.7 * x[t]
+    return x
+
+
+GROUPED = Reference(GROUP_NAMES, grouped(40, ROWS))
+
+
+@pytest.fixture(scope="module")
+def coupled() -> Calibration:
+    return calibrate(GROUPED, rows_per_false_alarm=10_000)
+
+
+def watching(calibration: Calibration) -> Calibrated:
+    found = Calibrated(rows_per_false_alarm=10_000)
+    found.reset_calibrated(GROUPED, calibration)
+    return found
+
+
+def without(calibration: Calibration, kind: str) -> Calibration:
+    """The same detector, with the channels of one kind never over any limit."""
+    table, numbers = calibration.table.copy(), calibration.numbers.copy()
+    for c, other in enumerate(CHANNEL_KINDS):
+        if other == kind and c < kernels.CHANNELS:
+            table[kernels.T_LOC + c] = 1e9
+        elif other == kind:
+            numbers[kernels.N_SUM_LOC + c - kernels.CHANNELS] = 1e9
+    return dataclasses.replace(calibration, table=table, numbers=numbers)
+
+
+def test_a_feature_that_leaves_its_group_is_named_though_its_own_law_stays(coupled: Calibration) -> None:
+    x = grouped(41, 2_000)
+    x[800:, 7] = grouped(42, 2_000)[800:, 7]
+    at, found = until_alarm(watching(coupled), x)
+    assert 800 <= at < 860
+    assert (found.kind, found.features[0].name) == ("dependence", "b2")
+    assert found.started_rows_ago_low <= at - 800 <= found.started_rows_ago_high
+    blind = without(coupled, "dependence")
+    assert family_statistic(blind, x)[800:1_000].max() < blind.limit_alarm - 2
+
+
+def test_correlations_that_all_shrink_are_seen_by_the_sum_of_what_is_left(coupled: Calibration) -> None:
+    x = grouped(43, 2_000)
+    other = np.concatenate([grouped(60 + f, 2_000)[:, f : f + 1] for f in range(20)], axis=1)
+    x[800:] = math.sqrt(0.9) * x[800:] + math.sqrt(0.1) * other[800:]
+    at, found = until_alarm(watching(coupled), x)
+    assert 800 <= at < 950
+    assert found.kind == "dependence"
+    assert len(found.features) == 10
+
+
+def test_features_that_begin_to_move_together_are_seen(coupled: Calibration) -> None:
+    """Groups a and b become correlated by .7: nothing is left unexplained, but the components are no longer apart."""
+    x = grouped(44, 3_000)
+    x[800:, 5:10] = math.sqrt(0.5) * x[800:, 5:10] + math.sqrt(0.5) * x[800:, :5]
+    at, found = until_alarm(watching(coupled), x)
+    assert 800 <= at < 1_100
+    assert found.kind == "dependence"
+    assert all(f.name[0] in "ab" for f in found.features[:5])
+
+
+@pytest.mark.parametrize("away", [[7], [0, 6, 12, 18], list(range(5, 10)), list(range(1, 20, 2))])
+def test_what_is_missing_rings_nothing(coupled: Calibration, away: list[int]) -> None:
+    x = grouped(45, 3_000)
+    whole = family_statistic(coupled, x)[400:]
+    x[600:, away] = np.nan
+    with_gap = family_statistic(coupled, x)[400:]
+    assert with_gap.size == whole.size == 2_600
+    assert with_gap.max() < max(coupled.limit_alarm, whole.max() + 1.0)
+
+
+def test_evidence_fades_when_too_much_is_missing_to_go_on_judging(coupled: Calibration) -> None:
+    x = grouped(48, 2_000)
+    x[800:, 7] = grouped(49, 2_000)[800:, 7]
+    x[900:, :12] = np.nan
+    statistic = family_statistic(coupled, x)
+    assert statistic[899] > coupled.limit_alarm
+    assert statistic[1_300:].max() < coupled.limit_alarm
+
+
+def test_a_skewed_feature_of_the_same_mean_and_variance_changed_its_shape(coupled: Calibration) -> None:
+    rng = np.random.default_rng(46)
+    reference = Reference(["a", "b", "c"], rng.standard_normal((ROWS, 3)))
+    calibration = calibrate(reference, rows_per_false_alarm=10_000)
+    fresh = rng.standard_normal((3_000, 3))
+    fresh[800:, 1] = (rng.gamma(2.0, size=2_200) - 2.0) / math.sqrt(2.0)
+    detector = Calibrated(rows_per_false_alarm=10_000)
+    detector.reset_calibrated(reference, calibration)
+    at, found = until_alarm(detector, fresh)
+    assert 800 <= at < 1_300
+    assert (found.kind, found.features[0].name) == ("shape", "b")
+
+
+def test_a_doubled_spread_is_not_called_a_change_of_shape_or_dependence(coupled: Calibration) -> None:
+    detector = watching(coupled)
+    x = grouped(47, 1_400)
+    x[800:] *= 2.0
+    at, found = until_alarm(detector, x)
+    assert found.kind == "scale"
+    for row in x[at + 1 :]:
+        detector.update(row)
+    later = detector.explain()
+    assert later is not None
+    assert later.kind == "scale"
+
+
+def in_bursts(x: Floats, features: list[int], seed: int) -> Floats:
+    """The features are away for 1 to 50 rows, and there for as long, in turn."""
+    rng = np.random.default_rng(seed)
+    found = x.copy()
+    for f in features:
+        t = 0
+        while t < len(x):
+            t += int(rng.integers(1, 80))
+            away = int(rng.integers(1, 51))
+            found[t : t + away, f] = np.nan
+            t += away
+    return found
+
+
+def with_clusters(seed: int, rows: int) -> Floats:
+    """The groups of `grouped`, nearer to each other, with a volatility that all share and that wanders."""
+    rng = np.random.default_rng(seed)
+    x = np.repeat(rng.standard_normal((rows, 4)), 5, axis=1) + 0.1 * rng.standard_normal((rows, 20))
+    wander = np.zeros(rows)
+    noise = 0.14 * rng.standard_normal(rows)
+    for t in range(1, rows):
+        wander[t] = 0.98 * wander[t - 1] + noise[t]
+    x *= np.exp(0.7 * wander)[:, None]
+    for t in range(1, rows):
+        x[t] = 0.7 * x[t - 1] + 0.7 * x[t]
+    return x
+
+
+@pytest.mark.parametrize("how", ["2 %", "10 %", "30 %", "bursts", "half of a fifth of the rows"])
+def test_gaps_in_features_that_move_together_ring_nothing(how: str) -> None:
+    calibration = calibrate(Reference(GROUP_NAMES, with_clusters(50, ROWS)), rows_per_false_alarm=2_000)
+    x = with_clusters(51, 12_000)
+    rng = np.random.default_rng(1)
+    if how == "bursts":
+        x = in_bursts(x, [1, 3, 8, 12, 17], 1)
+    elif how.endswith("rows"):
+        x[(rng.random(len(x)) < 0.2)[:, None] & (rng.random(x.shape) < 0.5)] = np.nan
+    else:
+        x[rng.random(x.shape) < float(how[:-2]) / 100] = np.nan
+    assert (family_statistic(calibration, x)[600:] > calibration.limit_alarm).mean() < 0.15
+
+
+def test_a_copy_made_inside_a_gap_goes_on_bit_for_bit(coupled: Calibration) -> None:
+    one, other = watching(coupled), watching(coupled)
+    x = in_bursts(grouped(52, 700), [2, 9], 3)
+    x[395:405, 4] = np.nan
+    for row in x[:400]:
+        one.update(row)
+    state = one.state()
+    assert state is not None
+    assert state["state"][kernels.S_FAR : kernels.S_FAR + kernels.FARS, 4].any()
+    other.load_state(state)
+    for row in x[400:]:
+        one.update(row)
+        other.update(row)
+        assert one.fingerprint() == other.fingerprint()
