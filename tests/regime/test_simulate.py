@@ -118,7 +118,7 @@ def test_indicators_agree_with_their_plain_definitions(table):
 
 def test_reference_has_no_gap_and_the_columns_that_were_promised():
     reference = simulate(Scenario(seed=3, candles=1)).reference
-    assert reference.rows == 8_640
+    assert reference.rows == 25_920  # 90 days of five minutes
     assert len(reference.names) == 66
     assert not reference.missing_share().any()
     assert [name for name, dead in zip(reference.names, reference.dead(), strict=True) if dead] == [
