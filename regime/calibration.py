@@ -84,6 +84,10 @@ ROWS_MIN = 1_000
 """Fewer rows justify no limit at all."""
 WARM = 288
 """Values of a feature before it is judged."""
+LOST_MAX = 289
+"""Rows that a hole in time counts for at most: after 288 a feature begins from anew anyway."""
+_LOST_SHARE_MAX = 0.2
+"""A reference with a larger share of lost rows is one of a market that closes: there a row follows the one before."""
 
 _QUANTILES = np.array([.002, .01, .03, .08, .16, .25, .37, .5, .63, .75, .84, .92, .97, .99, .998])  # fmt: skip
 _DRIFTS = (0.25, 0.5, 1.0)
@@ -156,7 +160,8 @@ class Calibration:
 
     `table[row, feature]` and `numbers` are laid out as `regime.calibration_kernels` says. `season` tells whether the
     rows of the table from `T_SEASON` on hold a season (then times are needed); `last_ts_ms` and `step_ms` place a row
-    that comes without a time.
+    that comes without a time. With `holes`, candles that are missing between two rows count as rows in which nothing
+    was there; not where the reference has no times, or is of a market that closes.
     """
 
     version: int
@@ -170,6 +175,7 @@ class Calibration:
     step_ms: int
     last_ts_ms: int
     season: bool
+    holes: bool
     groups: tuple[int, ...]
     table: Floats
     numbers: Floats
@@ -248,17 +254,19 @@ def calibrate(
         last_ms = int(reference.ts_ms[-1])
         rows_per_day = max(round(DAY_MS / step_ms), 1)
     say(0.0, "reading the reference")
-    sample = _Sample(reference, rows_per_day)
+    values, ts_ms, holes = _with_holes(reference.values, reference.ts_ms, step_ms)
+    rows = len(values)
+    sample = _Sample(reference, values, rows_per_day)
     live = sample.live
-    if rows < ROWS_MIN or not live.any():
+    if reference.rows < ROWS_MIN or not live.any():
         return _without_limits(reference, sample, rows_per_false_alarm, step_ms, last_ms)
 
     say(0.05, "looking for seasons")
     every = np.ones(rows)
     first = _fit(sample, every, np.zeros((0, features)), np.zeros((rows, 0)))
     z, present = _scores(first, sample, np.zeros((rows, 0)))
-    season, found = _season(z, present, reference.ts_ms, rows_per_day)
-    basis = _basis(reference.ts_ms) if found.any and reference.ts_ms is not None else np.zeros((rows, 0))
+    season, found = _season(z, present, ts_ms, rows_per_day)
+    basis = _basis(ts_ms) if found.any and ts_ms is not None else np.zeros((rows, 0))
     if not basis.shape[1]:
         season = np.zeros((0, features))
 
@@ -315,7 +323,7 @@ def calibrate(
         version=VERSION, reference_id=reference.reference_id, names=reference.names,
         rows_per_false_alarm=float(rows_per_false_alarm), rows_per_day=rows_per_day,
         limit_alarm=float(alarm), limit_warning=float(warning), limit_recovery=float(recovery),
-        step_ms=step_ms, last_ts_ms=last_ms, season=basis.shape[1] > 0, groups=groups,
+        step_ms=step_ms, last_ts_ms=last_ms, season=basis.shape[1] > 0, holes=holes, groups=groups,
         table=law.table, numbers=law.numbers, report=report,
     )  # fmt: skip
 
@@ -347,22 +355,28 @@ def family_statistic(calibration: Calibration, values: Floats, ts_ms: Ints | Non
     taken = np.flatnonzero((np.isfinite(values) & live).any(axis=1))
     at = calibration.last_ts_ms + calibration.step_ms * (1 + np.arange(len(taken))) if ts_ms is None else ts_ms[taken]
     basis = season_basis(at) if calibration.season else np.zeros((len(taken), 0))
+    lost = lost_rows(at, calibration.step_ms) if calibration.holes else np.zeros(len(taken), dtype=np.int64)
+    walked = np.full(len(taken) + int(lost.sum()), -1)  # the row of `taken`, -1 for one that was lost
+    walked[np.arange(len(taken)) + np.cumsum(lost)] = np.arange(len(taken))
     state, clock = k.fresh_state(features)
     nothing, none, warm = np.zeros((0, 0)), np.zeros((0, 0, 0)), False
     start = 0
-    while start < len(taken):
+    while start < len(walked):
         # Row by row only until it is warm, in pieces to keep what is in memory small.
-        part = taken[start : start + (4_096 if warm else 1)]
-        x = np.ascontiguousarray(values[part], dtype=np.float64)
+        step = walked[start : start + (4_096 if warm else 1)]
+        there = step >= 0
+        part = taken[step[there]]
+        x, waves = np.full((len(step), features), math.nan), np.zeros((len(step), basis.shape[1]))
+        x[there], waves[there] = values[part], basis[step[there]]
         z, present, family = np.empty(x.shape), np.empty(x.shape), np.full((len(x), k.FAMILY), -np.inf)
-        k.scores(x, basis[start : start + len(x)], calibration.table, z, present)
+        k.scores(x, waves, calibration.table, z, present)
         k.walk(
             z, present, np.ones(len(x)), calibration.table, calibration.numbers, state, clock, family, nothing,
             nothing, none, 1,
         )  # fmt: skip
         warm = warm or half_seen(calibration, state)
         if warm:
-            found[part] = np.maximum(family.max(axis=1), _CALM)
+            found[part] = np.maximum(family.max(axis=1), _CALM)[there]
         start += len(x)
     last = np.maximum.accumulate(np.where(np.isin(np.arange(rows), taken), np.arange(rows), 0))
     answer: Floats = found[last]
@@ -378,14 +392,40 @@ def half_seen(calibration: Calibration, state: Floats) -> bool:
     return bool(2 * seen.sum() >= live.sum() > 0)
 
 
+def lost_rows(ts_ms: Ints, step_ms: int) -> Ints:
+    """Return how many rows are missing before each one (0 before the first), `LOST_MAX` at most."""
+    lost = np.zeros(len(ts_ms), dtype=np.int64)
+    lost[1:] = np.clip((np.diff(ts_ms) + step_ms // 2) // step_ms - 1, 0, LOST_MAX)
+    return lost
+
+
+def _with_holes(values: Floats, ts_ms: Ints | None, step_ms: int) -> tuple[Floats, Ints | None, bool]:
+    """Return values and times with a row of nothing for each row that was lost, and whether that is to be done."""
+    if ts_ms is None or step_ms < 1:
+        return values, ts_ms, False
+    lost = lost_rows(ts_ms, step_ms)
+    total = int(lost.sum())
+    if total > _LOST_SHARE_MAX * (len(values) + total):
+        return values, ts_ms, False
+    if not total:
+        return values, ts_ms, True
+    at = np.arange(len(values)) + np.cumsum(lost)
+    filled = np.full((len(values) + total, values.shape[1]), math.nan)
+    filled[at] = values
+    # Counted back from the row that ended the hole.
+    ends = np.searchsorted(at, np.arange(len(filled)))
+    times: Ints = ts_ms[ends] - (at[ends] - np.arange(len(filled))) * step_ms
+    return filled, times, True
+
+
 # --- the law of a feature ------------------------------------------------------------------------------------------
 
 
 class _Sample:
     """The values, and per feature whether there is anything to watch."""
 
-    def __init__(self, reference: Reference, rows_per_day: int) -> None:
-        self.values = reference.values
+    def __init__(self, reference: Reference, values: Floats, rows_per_day: int) -> None:
+        self.values = values
         self.rows_per_day = rows_per_day
         self.count: Ints = (~np.isnan(self.values)).sum(axis=0)
         self.live: NDArray[np.bool_] = ~reference.dead() & (self.count >= 2 * WARM)
@@ -897,7 +937,7 @@ def _report(
     if live.any() and len(z):
         power = np.linalg.eigvalsh(_correlation(z[:, live], present[:, live]))
         effective = float(power.sum() ** 2 / (power**2).sum())
-        tenths = [slice(i * rows // 10, (i + 1) * rows // 10) for i in range(10)]
+        tenths = [slice(i * len(z) // 10, (i + 1) * len(z) // 10) for i in range(10)]
         means = np.array([(z[t] * present[t]).sum(axis=0) / np.maximum(present[t].sum(axis=0), 1) for t in tenths])
         wandering = tuple(names[f] for f in np.flatnonzero(live & (means.std(axis=0) > 0.5)))
     duplicates = tuple(
@@ -961,7 +1001,7 @@ def _without_limits(reference: Reference, sample: _Sample, wanted: float, step_m
     return Calibration(
         version=VERSION, reference_id=reference.reference_id, names=reference.names,
         rows_per_false_alarm=float(wanted), rows_per_day=sample.rows_per_day, limit_alarm=math.inf,
-        limit_warning=math.inf, limit_recovery=math.inf, step_ms=step_ms, last_ts_ms=last_ms, season=False,
+        limit_warning=math.inf, limit_recovery=math.inf, step_ms=step_ms, last_ts_ms=last_ms, season=False, holes=False,
         groups=groups, table=np.zeros((k.T_SEASON, features)), numbers=_numbers(), report=report,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regime.calibration import CHANNEL_KINDS, CHANNEL_NAMES, Calibration, calibrate, half_seen, season_basis
+from regime.calibration import CHANNEL_KINDS, CHANNEL_NAMES, Calibration, calibrate, half_seen, lost_rows, season_basis
 from regime.reference import Reference
 
 Floats = NDArray[np.float64]
@@ -106,12 +106,25 @@ class Calibrated:
     reference with gaps is learned in the same way: with 30 % of it missing, 0.87 on streams with such gaps (mild and
     jumps, one reference each), but only 0.54 on streams without any.
 
+    Candles that never came, and rows in which nothing is there, count as such gaps in every feature, in the stream and
+    in the reference alike; not where the reference has no times, or lacks a fifth of its rows (a market that closes):
+    there a row follows the one before it. One reference a world (seed 42900), asked 2,000, 80,000 rows; in brackets the
+    share of time in alarm, and what both were without this:
+
+    | candles lost | mild | harsh | seasonal |
+    |---|---|---|---|
+    | none | 0.74 (22 %) | 0.71 (24 %) | 0.71 (9 %) |
+    | 1 in 100 | 0.72 (22 %), was 0.71 (27 %) | 0.71 (24 %), was 1.41 (59 %) | 0.69 (9 %), was 0.69 (11 %) |
+    | 1 in 20 | 0.65 (18 %), was 38 (100 %) | 0.72 (22 %), was 38 (100 %) | 0.77 (6 %), was 38 (100 %) |
+    | 3 in 10 | 0.51 (10 %), was 28 (100 %) | 0.67 (14 %), was 28 (100 %) | 0.74 (4 %), was 28 (100 %) |
+    | 5 hours of each day | 0.50 (16 %), was 3.5 (90 %) | 0.60 (18 %), was 6.3 (93 %) | 2.9 (**71 %**), was 4.0 (92 %) |
+    | 4 days of each 30 | 0.63 (19 %), was 0.71 (24 %) | 0.70 (21 %), was 0.73 (28 %) | 0.67 (8 %), was 0.71 (12 %) |
+
     **When it misleads.** Features cannot foresee a loss of edge. A change that was already in the reference is usual.
     Slow changes are learned by nothing here (the reference is frozen), but one smaller than the reference's own
     wandering is not seen. Where a season was found, a row without time is taken to follow the one before. A shift or a
     change of shape in a feature that others nearly determine is called "dependence" at first, or for good (shape). A
-    row in which nothing at all is there, or that never came, is no row to it, and the next one has the surprise of two:
-    with one such row in 1,000 nothing was to be seen (1.31 on `mild`), with one in 100 it stands in alarm. A feature
+    A feature
     that left the range of its reference may ring longer with gaps than without.
 
     Parameters
@@ -191,12 +204,24 @@ class Calibrated:
         k.scores(x.reshape(1, -1), self._basis, found.table, self._z, self._present)
         if not self._present.any():
             return
+        if found.holes and at > self._next_ms and self._clock[0] > 0:
+            self._walk_lost(int(lost_rows(np.array([self._next_ms - found.step_ms, at]), found.step_ms)[1]))
         self._next_ms = at + found.step_ms
         k.walk(
             self._z, self._present, self._ones, found.table, found.numbers, self._state, self._clock, self._family,
             self._feature, self._nothing2, self._nothing3, 1,
         )  # fmt: skip
         self._judge()
+
+    def _walk_lost(self, rows: int) -> None:
+        """Let time pass: candles that never came are rows in which nothing was there."""
+        k, found = self._kernels, self.calibration
+        if rows:
+            nothing = np.zeros((rows, len(found.names)))
+            k.walk(
+                nothing, nothing, np.ones(rows), found.table, found.numbers, self._state, self._clock,
+                np.full((rows, k.FAMILY), -np.inf), self._feature, self._nothing2, self._nothing3, 1,
+            )  # fmt: skip
 
     @property
     def warm(self) -> bool:

@@ -376,3 +376,80 @@ def test_a_copy_made_inside_a_gap_goes_on_bit_for_bit(coupled: Calibration) -> N
         one.update(row)
         other.update(row)
         assert one.fingerprint() == other.fingerprint()
+
+
+def times(rows: int, start: int = 0) -> NDArray[np.int64]:
+    return 1_700_006_400_000 + STEP_MS * np.arange(start, start + rows, dtype=np.int64)
+
+
+def lost(how: str, rows: int) -> NDArray[np.bool_]:
+    """Candles that never came: one in twenty, five hours of each day, or four days in a row."""
+    rng = np.random.default_rng(3)
+    gone = rng.random(rows) < 0.05 if how == "one in twenty" else np.zeros(rows, dtype=bool)
+    if how == "five hours a day":
+        for day in range(0, rows, 288):
+            begin = day + int(rng.integers(0, 220))
+            gone[begin : begin + 60] = True
+    elif how == "four days":
+        gone[4_000:5_152] = True
+    return gone
+
+
+def smooth(seed: int, rows: int) -> Floats:
+    """Features that change slowly, as indicators over many candles do: the next value is all but known."""
+    x = grouped(seed, rows)
+    for _ in range(2):
+        for t in range(1, rows):
+            x[t] = 0.95 * x[t - 1] + 0.05 * x[t]
+    return x
+
+
+@pytest.mark.parametrize("how", ["one in twenty", "five hours a day", "four days"])
+def test_candles_that_never_came_ring_nothing(how: str) -> None:
+    reference = Reference(GROUP_NAMES, smooth(50, ROWS), ts_ms=times(ROWS))
+    calibration = calibrate(reference, rows_per_false_alarm=2_000)
+    assert calibration.holes
+    came = ~lost(how, 12_000)
+    x, ts = smooth(51, 12_000)[came], times(12_000, ROWS)[came]
+    assert (family_statistic(calibration, x, ts)[600:] > calibration.limit_alarm).mean() < 0.15
+    if how == "one in twenty":  # The control: rows that follow each other as if nothing were missing.
+        blind = dataclasses.replace(calibration, holes=False)
+        assert (family_statistic(blind, x, ts)[600:] > blind.limit_alarm).mean() > 0.5
+
+
+def test_a_hole_in_time_is_the_same_row_by_row_and_at_once_and_across_a_copy() -> None:
+    reference = Reference(GROUP_NAMES, with_clusters(50, ROWS), ts_ms=times(ROWS))
+    calibration = calibrate(reference, rows_per_false_alarm=2_000)
+    came = ~lost("five hours a day", 1_500)
+    x, ts = with_clusters(53, 1_500)[came], times(1_500, ROWS)[came]
+    one, other = Calibrated(), Calibrated()
+    one.reset_calibrated(reference, calibration)
+    other.reset_calibrated(reference, calibration)
+    said = []
+    for i, (row, at) in enumerate(zip(x, ts, strict=True)):
+        one.update(row, int(at))
+        said.append(one.statistic)
+        if i == 700:
+            state = one.state()
+            assert state is not None
+            other.load_state(state)
+        if i > 700:
+            other.update(row, int(at))
+            assert one.fingerprint() == other.fingerprint()
+    np.testing.assert_array_equal(said, family_statistic(calibration, x, ts))
+
+
+def test_a_market_that_closes_has_no_holes() -> None:
+    open_ = (np.arange(4 * ROWS) % 288) < 100
+    reference = Reference(GROUP_NAMES, with_clusters(50, 4 * ROWS)[open_], ts_ms=times(4 * ROWS)[open_])
+    assert not calibrate(reference, rows_per_false_alarm=2_000).holes
+
+
+def test_a_reference_with_holes_is_learned_as_one_with_rows_of_nothing() -> None:
+    came = ~lost("one in twenty", ROWS)
+    x, ts = with_clusters(50, ROWS), times(ROWS)
+    holed = calibrate(Reference(GROUP_NAMES, x[came], ts_ms=ts[came]), rows_per_false_alarm=2_000)
+    x[~came] = np.nan
+    empty = calibrate(Reference(GROUP_NAMES, x, ts_ms=ts), rows_per_false_alarm=2_000)
+    np.testing.assert_array_equal(holed.table, empty.table)
+    assert holed.limit_alarm == empty.limit_alarm and holed.report.rows == came.sum()
