@@ -109,7 +109,7 @@ def edge(outcomes: Sequence[Outcome], *, trades_min: int = 50, payoff: float | N
         break_even=_known(needed),
         break_even_low=_known(needed_low),
         break_even_high=_known(needed_high),
-        sentences=(f"not known yet ({n} of {trades_min} trades)",),
+        sentences=(_too_few(n, trades_min, len(outcomes)),),
     )
     if n < max(trades_min, 1):
         return found
@@ -267,6 +267,13 @@ def _earns(rate: tuple[float, float, float], needed: tuple[float, float, float])
     if needed[0] - rate[0] > math.hypot(rate[2] - rate[0], needed[0] - needed[1]):
         return False
     return None
+
+
+def _too_few(scored: int, trades_min: int, trades: int) -> str:
+    if not scored and trades:
+        return f"not known: none of {trades} trades carries the probability it was entered with"
+    of = "" if scored == trades else " with an entry probability"
+    return f"not known yet ({scored} of {trades_min} trades{of})"
 
 
 def _sentences(e: Edge) -> tuple[str, ...]:

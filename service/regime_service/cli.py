@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", metavar="FILE", help="TOML file; see service/config.example.toml")
-    command.add_argument("--preset", help="which rules judge: default, seed-rules")
+    command.add_argument("--preset", help="which rules judge: default, conservative, seed-rules")
 
 
 def _serve(arguments: argparse.Namespace) -> int:

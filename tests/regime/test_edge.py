@@ -311,3 +311,11 @@ def test_a_trade_belongs_to_where_it_was_opened() -> None:
     assert (told.trades_in, told.trades_out) == (1, 79)
     in_sample = out_of_sample(found, found[-1].closed_ms, None, False, found[-1].closed_ms + DAY_MS)
     assert (in_sample.trades_in, in_sample.trades_out, in_sample.days) == (80, 0, 1.0)
+
+
+def test_trades_without_a_probability_are_said_to_be_so() -> None:
+    bare = [Outcome(closed_ms=i, profit_ratio=0.01, exit_kind="other", shadow=False) for i in range(60)]
+    assert edge(bare).sentences == ("not known: none of 60 trades carries the probability it was entered with",)
+    some = [*bare, *(msgspec.structs.replace(o, entry_probability=0.9) for o in bare[:12])]
+    assert edge(some).sentences == ("not known yet (12 of 50 trades with an entry probability)",)
+    assert edge(some[60:]).sentences == ("not known yet (12 of 50 trades)",)
