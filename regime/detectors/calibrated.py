@@ -397,7 +397,8 @@ class Calibrated:
 
         The last zero of a CUSUM is the likeliest change point for the change it was designed for. With the evidence S
         (nats) grown over n rows since, the change is worth d^2 = 2 S / n a row, and the likeliest change point of a
-        shift of d standard deviations lies within 11 / d^2 rows of the true one in 95 of 100 cases (Yao 1987).
+        shift of d standard deviations lies within 11 / d^2 rows of the true one in 95 of 100 cases (Yao 1987) where
+        rows are independent; see `_wide`.
         """
         k, found = self._kernels, self.calibration
         if channel >= k.CHANNELS + 2 * k.DENSE:
@@ -416,9 +417,17 @@ class Calibrated:
         half = 11.0 * ago / max(2.0 * float(evidence), 1.0)
         if channel == k.CHANNELS - k.COUPLES:  # a strong change is seen so early that chance before it counts as well
             half = max(half, _COUPLE_CHANCE)
-        return int(ago), max(int(ago - half), 0), math.ceil(ago + half)
+        return int(ago), max(int(ago - _wide(half, ago, 1)), 0), math.ceil(ago + _wide(half, ago, 2))
 
 
+def _wide(half: float, ago: float, side: int) -> float:
+    """Widen half an interval for evidence that is not independent from row to row, and for changes that are not of the
+    kind the leading channel was designed for: then it began to grow late, more often than early."""
+    return max(_WIDER * half, side * _WIDE_LEAST * ago)
+
+
+_WIDER, _WIDE_LEAST = 2.0, 0.3
+"""Chosen on simulated markets (seeds 31500 to 42000), where they held 83 of 100 abrupt starts and 1, 0 held 67."""
 _COUPLE_CHANCE = 20.0
 """Rows: twice (spread / drift)^2 of the coupling CUSUM where nothing has changed, how long it is up by chance."""
 
