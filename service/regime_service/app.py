@@ -29,6 +29,7 @@ from regime.watch import Watch, top_features
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http.api import create_app
+from regime_service.keys import KeyRing
 from regime_service.logs import reference_from_bytes
 from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
@@ -57,6 +58,7 @@ class Service:
         self.config: EngineConfig = settings.engine
         self.board = Board()
         self.counters = Counters()
+        self.keys = KeyRing(settings.keys_path())
         self._now_ms = now_ms or GuardedClock().now_ms
         self._runner: EmbeddedRunner | None = None
         self._epoch = ""
@@ -172,7 +174,8 @@ class Service:
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
-            metrics=exposition(collector), hosts=frozenset(hosts),
+            metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
+            metrics_open=self.settings.server.metrics_open,
         )  # fmt: skip
         return create_app(ports, lambda raw, content_type: reference_from_bytes(raw, content_type)[0])
 
@@ -327,17 +330,24 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     return code
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises `OperatorError` for a public address, or one that is taken."""
+def bind(host: str, port: int, *, locked: bool = False) -> socket.socket:
+    """Return a listening socket. Raises `OperatorError` for a public address unless there are keys (`locked`), or for
+    one that is taken."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         raise OperatorError(f"host {host!r} is not an address; use 127.0.0.1") from None
-    if not loopback:
+    if not loopback and not locked:
         raise OperatorError(
-            f"refusing to listen on {host}: without keys only loopback is safe. Use 127.0.0.1, and a reverse proxy or "
-            "an SSH tunnel to reach it from elsewhere"
+            f"refusing to listen on {host}: without keys only loopback is safe, for whoever reaches that address could "
+            "command the bots. Make a key with `regime keys create --scope ingest` (same --config or --store), or "
+            "listen on 127.0.0.1"
         )
+    if not loopback:
+        log.warning(
+            "listening on %s without TLS: keys and answers can be read on the way. Put a reverse proxy in front of it "
+            "and listen on 127.0.0.1 (docs/security.md)", host,
+        )  # fmt: skip
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -362,9 +372,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 after the store failed."""
-    sock = bind(settings.server.host, settings.server.port)
+    service = Service(settings)
+    sock = bind(settings.server.host, settings.server.port, locked=service.keys.usable)
     with contextlib.closing(sock):
-        service = Service(settings)
         service.start()
         try:
             host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host

@@ -36,6 +36,10 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Further `Host` names it answers to (behind a proxy, say)."""
     queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
     """Requests that may wait to be written; one more gets 503 with Retry-After."""
+    keys_file: str = ""
+    """Keys that open the service (`regime keys create`); empty: beside the store, `regimegate.keys.json`."""
+    metrics_open: bool = False
+    """Whether /metrics needs no key although there are keys."""
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -64,6 +68,10 @@ class Settings(Section, frozen=True, kw_only=True):
     logs: LogsSection = msgspec.field(default_factory=LogsSection)
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
 
+    def keys_path(self) -> Path:
+        """Return where the keys are kept; each store has its own unless `keys_file` says otherwise."""
+        return Path(self.server.keys_file or Path(self.store.file).with_suffix(".keys.json"))
+
 
 _SERVICE_KEYS: dict[str, type[Section]] = {"server": ServerSection, "store": StoreSection, "logs": LogsSection}
 
@@ -71,6 +79,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "host": ("server", "host"),
     "port": ("server", "port"),
     "store": ("store", "file"),
+    "keys": ("server", "keys_file"),
     "clock": ("clock",),
     "mode": ("mode",),
     "preset": ("preset",),

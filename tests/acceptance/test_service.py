@@ -150,3 +150,54 @@ def test_a_foreign_host_and_a_foreign_page_are_refused(serve: Serve) -> None:
     assert served.get("/v1/thresholds", {"Host": "evil.example"}, **STREAM).status == 403
     assert served.get("/v1/thresholds", {"Origin": "http://evil.example"}, **STREAM).status == 403
     assert served.get("/healthz").status == 200
+
+
+def test_a_public_address_without_a_key_is_refused_and_with_one_it_serves_who_bears_it(tmp_path: Path) -> None:
+    store, public = ("--store", str(tmp_path / "store.db")), ("--host", "0.0.0.0", "--port", "0")
+    refused = regime("serve", *store, *public, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "without keys only loopback is safe" in refused.stderr
+    assert "regime keys create" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    made = regime("keys", "create", "--scope", "read", *store, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    served = Served(tmp_path, 'clock = "event"\n', "--host", "0.0.0.0")
+    try:
+        served.address = served.address.replace("0.0.0.0", "127.0.0.1")
+        key = made.stdout.strip()
+        assert served.get("/readyz").status == 401
+        assert served.get("/readyz", {"Authorization": f"Bearer {key}"}).status == 200
+    finally:
+        served.stop()
+    assert regime("keys", "revoke", key[4:12], *store, cwd=tmp_path).returncode == 0
+    refused = regime("serve", *store, *public, cwd=tmp_path)
+    assert (refused.returncode, "without keys" in refused.stderr) == (2, True)
+
+
+def test_a_running_service_notices_new_and_revoked_keys_and_keeps_whose_word_it_was(
+    serve: Serve, tmp_path: Path
+) -> None:
+    served = serve()
+    store = ("--store", str(served.store))
+    served.post("/v1/observations", rows(0, 60))
+    assert served.get("/v1/explain", **STREAM).status == 200
+    key = regime("keys", "create", "--scope", "admin", *store, cwd=tmp_path).stdout.strip()
+    bearer = {"Authorization": f"Bearer {key}"}
+
+    def refused_soon(headers: dict[str, str]) -> None:
+        end_s = time.monotonic() + 5
+        while served.get("/v1/explain", headers, **STREAM).status != 401:
+            assert time.monotonic() < end_s, "not noticed within 5 s"
+            time.sleep(0.1)
+
+    refused_soon({})
+    word = b'{"model": "m", "state": "HALTED", "actor": "ana", "reason": "r", "id": "x"}'
+    said = served.request("POST", "/v1/overrides", word, {**bearer, "Content-Type": "application/json"})
+    assert said.status == 200, said.body
+    overrides = served.get("/v1/explain", bearer, **STREAM).json()["overrides"]
+    assert [o["key_id"] for o in overrides] == [key[4:12]]
+    assert regime("keys", "revoke", key[4:12], *store, cwd=tmp_path).returncode == 0
+    refused_soon(bearer)
+    assert served.stop() == 0
+    for file in tmp_path.iterdir():
+        assert key[13:].encode() not in file.read_bytes(), file

@@ -29,6 +29,7 @@ from regime.errors import CallerError, FieldError, Unavailable
 from regime.events import AnyEvent, Candle, Command, Equity, Event, Observation, Recalibrated, StreamKey, Trade
 from regime.reference import Reference
 from regime_service.http import problems, schema
+from regime_service.http.auth import KEY_ID, Door, needed
 from regime_service.http.gate import Gate
 from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
 from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, PeakReset, Query
@@ -98,12 +99,13 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
         health=ports.health,
         body_bytes_max=ports.body_bytes_max,
         reference_bytes_max=ports.reference_bytes_max,
+        door=Door(ports.keys, metrics_open=ports.metrics_open),
     )
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            document["components"] = {"schemas": schema.components()}
+            document["components"] = {"schemas": schema.components(), "securitySchemes": schema.SECURITY}
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -344,10 +346,11 @@ class _Api:
             id=override.id or new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="set", ts_ms=at_ms,
             model=override.model, symbol=override.symbol, timeframe=override.timeframe, side=override.side,
             state=override.state, until_ms=override.until_ms, actor=override.actor, reason=override.reason,
+            key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
         standing = self._ports.overrides().get(command.id)
-        if standing is not None and msgspec.structs.replace(standing, ts_ms=at_ms, key_id=None) == command:
-            # The same word again, with the same id. It was spoken when it was spoken.
+        if standing is not None and _unsigned(standing, at_ms) == _unsigned(command, at_ms):
+            # The same word again, with the same id. It was spoken when it was spoken, by whoever spoke it first.
             command = standing
         await self._ingest([command], single=True)
         return _json({"id": command.id})
@@ -363,7 +366,7 @@ class _Api:
         command = Command(
             id=new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="reset-peak",
             ts_ms=self._operator_ms(asked[0].model), model=asked[0].model, actor=asked[0].actor,
-            reason=asked[0].reason,
+            reason=asked[0].reason, key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
         await self._ingest([command], single=True)
         return _json({"id": command.id})
@@ -381,6 +384,7 @@ class _Api:
         command = Command(
             id=standing.id, action="clear", ts_ms=self._operator_ms(standing.model), model=standing.model,
             symbol=standing.symbol, timeframe=standing.timeframe, side=standing.side,
+            key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
         await self._ingest([command], single=True)
         return _json({"id": command.id})
@@ -462,6 +466,10 @@ async def _parsed(raw: bytes, kind: type[E], *, ndjson: bool = False) -> list[E]
     return await anyio.to_thread.run_sync(lambda: codec.parse(raw, kind, ndjson=ndjson))
 
 
+def _unsigned(command: Command, ts_ms: int) -> Command:
+    return msgspec.structs.replace(command, ts_ms=ts_ms, key_id=None)
+
+
 def _is_array(raw: bytes) -> bool:
     return _ARRAY.match(raw) is not None
 
@@ -538,6 +546,7 @@ _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 def _route(app: FastAPI, api: _Api) -> None:
     def add(method: str, path: str, endpoint: Callable[..., Any], tag: str, extra: dict[str, Any]) -> None:
         summary, _, description = extra.pop("x-text").partition("\n")
+        schema.locked(extra, needed(method, path))
         app.add_api_route(
             path, endpoint, methods=[method], response_class=Response, response_model=None, tags=[tag],
             operation_id=endpoint.__name__, summary=summary, description=description.strip(), openapi_extra=extra,

@@ -7,9 +7,10 @@ In this order:
 2. Its `Origin`, where there is one, is the site it knocks at; `Sec-Fetch-Site: cross-site` is refused too. A person who
    follows a link to a page (top-level navigation, GET, not below /v1) may come from anywhere: the other site learns
    nothing of it.
-3. Under /v1 the service must be able to answer and store; else 503 with the reason. A GET as well: an answer that
+3. Where there are keys it bears one, and that may ask this: 401, 403 (`auth`).
+4. Under /v1 the service must be able to answer and store; else 503 with the reason. A GET as well: an answer that
    cannot be kept up is none.
-4. Its body is not over the limit: 413 at once by `Content-Length`, or as soon as the bytes that came say so.
+5. Its body is not over the limit: 413 at once by `Content-Length`, or as soon as the bytes that came say so.
 
 What still goes wrong further inside is caught here: 503, and a line in the log that holds no word of what was sent.
 """
@@ -28,7 +29,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from regime.errors import CallerError, RegimeError
+from regime_service.http.auth import KEY_ID, Door
 from regime_service.http.problems import of_error, problem
+from regime_service.keys import redact
 from regime_service.ports import Health
 
 _LOG = logging.getLogger("regime_service.http")
@@ -82,6 +85,8 @@ class Gate:
         Whether the service can answer and store.
     body_bytes_max, reference_bytes_max
         Limits of a body; the second is for `PUT /v1/models/...`.
+    door
+        Asks for a key where there are keys; without one nobody is asked.
     """
 
     def __init__(
@@ -92,12 +97,14 @@ class Gate:
         health: Callable[[], Health],
         body_bytes_max: int,
         reference_bytes_max: int,
+        door: Door | None = None,
     ) -> None:
         self._app = app
         self._hosts = {host.lower() for host in hosts} | {f"[{host.lower()}]" for host in hosts if ":" in host}
         self._health = health
         self._body_bytes_max = body_bytes_max
         self._reference_bytes_max = reference_bytes_max
+        self._door = door or Door(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -137,6 +144,7 @@ class Gate:
         return (
             self._check_host(headers)
             or self._check_origin(scope, headers)
+            or self._check_key(scope, headers)
             or self._check_ready(scope)
             or self._check_length(scope, headers)
         )
@@ -174,6 +182,12 @@ class Gate:
             "a bot sends no Origin header.",
             headers=_CLOSE,
         )
+
+    def _check_key(self, scope: Scope, headers: _Headers) -> Response | None:
+        key, refusal = self._door.check(scope, headers.all(b"authorization"))
+        if key is not None:
+            scope[KEY_ID] = key.id
+        return refusal
 
     def _check_ready(self, scope: Scope) -> Response | None:
         if not _is_api(scope["path"]):
@@ -222,10 +236,12 @@ class _Headers:
     """Headers of a request as ASGI gives them: lower-case names, any number of each."""
 
     def __init__(self, scope: Scope) -> None:
-        self._pairs: list[tuple[bytes, bytes]] = list(scope["headers"])
+        self._found: dict[bytes, list[str]] = {}
+        for name, value in scope["headers"]:
+            self._found.setdefault(name.lower(), []).append(value.decode("latin-1").strip())
 
     def all(self, name: bytes) -> list[str]:
-        return [value.decode("latin-1").strip() for key, value in self._pairs if key.lower() == name]
+        return self._found.get(name, [])
 
 
 def _is_api(path: str) -> bool:
@@ -244,7 +260,7 @@ def _last_resort(scope: Scope, error: Exception) -> Response:
     incident = secrets.token_hex(4)
     # Where and of what kind, never its text: that may repeat what was sent, or a key.
     where = "".join(traceback.format_tb(error.__traceback__))
-    kind, method, path = type(error).__name__, scope["method"], scope["path"]
+    kind, method, path = type(error).__name__, scope["method"], redact(scope["path"])
     _LOG.error("unexpected %s (incident %s) at %s %.200r\n%s", kind, incident, method, path, where)
     return problem(
         503,

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from regime.errors import CallerError, FieldError, RegimeError, Unavailable
+from regime_service.keys import redact
 
 MEDIA_TYPE = "application/problem+json"
 DETAIL_LENGTH_MAX = 2_000
@@ -61,11 +62,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def clean(text: str, length_max: int = DETAIL_LENGTH_MAX) -> str:
-    """Return `text` as something any JSON reader and any terminal can take: no lone surrogates, no control characters.
+    """Return `text` as something any JSON reader and any terminal can take: no lone surrogates, no control characters,
+    and no key: an error ends up in the log of whoever asked.
 
     >>> clean("a\\ud800b\\x1b")
     'a\\\\ud800b\\\\x1b'
     """
+    text = redact(text)
     short = text if len(text) <= length_max else text[: length_max - 3] + "..."
     plain = "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in short)
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")
