@@ -175,7 +175,8 @@ class Service:
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
             metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
-            metrics_open=self.settings.server.metrics_open,
+            metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
+            requests_burst=self.settings.server.requests_burst,
         )  # fmt: skip
         return create_app(ports, lambda raw, content_type: reference_from_bytes(raw, content_type)[0])
 

@@ -94,3 +94,6 @@ class Ports:
     """Keys that open the service; None, or a ring without keys, and everybody is let in."""
     metrics_open: bool = False
     """Whether /metrics needs no key although there are keys."""
+    requests_per_s: float = 100.0
+    requests_burst: int = 2000
+    """What one key may ask: in the long run, and at once after a silence. Without keys nobody is told to wait."""

@@ -40,6 +40,10 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Keys that open the service (`regime keys create`); empty: beside the store, `regimegate.keys.json`."""
     metrics_open: bool = False
     """Whether /metrics needs no key although there are keys."""
+    requests_per_s: Annotated[float, Meta(gt=0.0, le=1_000_000.0)] = 100.0
+    """Requests a second of one key in the long run; more get 429. Without keys nobody is told to wait."""
+    requests_burst: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """Requests of one key at once after a silence: a candle's close brings all of a bot's streams in one second."""
 
 
 class StoreSection(Section, frozen=True, kw_only=True):

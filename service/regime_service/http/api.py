@@ -32,6 +32,7 @@ from regime_service.http import problems, schema
 from regime_service.http.auth import KEY_ID, Door, needed
 from regime_service.http.gate import Gate
 from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
+from regime_service.http.limits import Limiter
 from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, PeakReset, Query
 from regime_service.ports import Ports, Receipt
 from regime_service.stores.sqlite import new_ulid
@@ -99,7 +100,11 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
         health=ports.health,
         body_bytes_max=ports.body_bytes_max,
         reference_bytes_max=ports.reference_bytes_max,
-        door=Door(ports.keys, metrics_open=ports.metrics_open),
+        door=Door(
+            ports.keys,
+            metrics_open=ports.metrics_open,
+            requests=Limiter(per_s=ports.requests_per_s, burst=ports.requests_burst),
+        ),
     )
 
     def openapi() -> dict[str, Any]:

@@ -333,6 +333,7 @@ _WHEN = {
     413: "The body is over the limit.",
     415: "The Content-Type is not one that is taken here.",
     422: "A value makes no sense; `errors` names it.",
+    429: "This key (or address) asks too often. Ask again after `Retry-After` seconds. Never without keys.",
     503: "The queue is full, or the store has failed. Ask again after `Retry-After` seconds.",
 }
 
@@ -392,8 +393,8 @@ def locked(operation: dict[str, Any], scope: AccessScope | None) -> None:
     """Say in an operation which scope its key needs; None: it needs no key."""
     if scope is not None:
         operation["security"] = [{}, {"key": [scope]}]
-        operation["responses"]["401"] = _refusal(401)
-        operation["responses"]["503"] = _refusal(503)
+        for status in (401, 429, 503):
+            operation["responses"][str(status)] = _refusal(status)
 
 
 MILLIS = (0, TS_MS_MAX)
