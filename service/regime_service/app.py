@@ -29,6 +29,7 @@ from regime.watch import Watch, top_features
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http.api import create_app
+from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.keys import KeyRing
 from regime_service.logs import reference_from_bytes
 from regime_service.metrics import Counters, RegimeCollector, exposition
@@ -292,7 +293,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class _Server(uvicorn.Server):
+class _Server(PatientServer):
     """uvicorn without its own signal handling (it would end the process by the signal after draining)."""
 
     @contextlib.contextmanager
@@ -301,10 +302,15 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(service: Service, sock: socket.socket, announce: Callable[[], None]) -> int:
+    settings = service.settings.server
+    patience = Patience(
+        header_s=settings.header_timeout_s, body_s=settings.body_timeout_s, connections_max=settings.connections_max
+    )
     server = _Server(
         uvicorn.Config(
-            service.http(), log_config=None, access_log=False, lifespan="off", server_header=False, date_header=False,
-            timeout_keep_alive=75, timeout_graceful_shutdown=10,
+            service.http(), http=protocol(patience), ws="none", log_config=None, access_log=False, lifespan="off",
+            server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=10,
         )
     )  # fmt: skip
     loop = asyncio.get_running_loop()

@@ -36,6 +36,14 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Further `Host` names it answers to (behind a proxy, say)."""
     queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
     """Requests that may wait to be written; one more gets 503 with Retry-After."""
+    header_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0
+    """Seconds in which the header of a request must be complete."""
+    body_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 20.0
+    """Seconds in which a body must be complete; each 16 KiB that came buys one more."""
+    keep_alive_s: Annotated[int, Meta(ge=1, le=3600)] = 75
+    """Seconds after which a connection that asks nothing more is closed; a proxy should keep its own for less."""
+    connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 512
+    """Connections at once; one more takes the place of the oldest idle one, or gets 503."""
     keys_file: str = ""
     """Keys that open the service (`regime keys create`); empty: beside the store, `regimegate.keys.json`."""
     metrics_open: bool = False

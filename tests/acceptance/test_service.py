@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import resource
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import apsw
 import pytest
@@ -201,3 +205,40 @@ def test_a_running_service_notices_new_and_revoked_keys_and_keeps_whose_word_it_
     assert served.stop() == 0
     for file in tmp_path.iterdir():
         assert key[13:].encode() not in file.read_bytes(), file
+
+
+def test_two_hundred_hostile_clients_hold_little_memory_and_bots_are_still_answered(serve: Serve) -> None:
+    served = serve('clock = "event"\n[server]\nheader_timeout_s = 2.0\nconnections_max = 150\n')
+    served.post("/v1/observations", rows(0, 60))
+    served.get("/v1/thresholds", **STREAM)
+    host, port = served.address.split(":")
+
+    def resident_bytes() -> int:
+        pages = Path(f"/proc/{served.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
+
+    before = resident_bytes()
+    hostile = []
+    post = (
+        b"POST /v1/equity HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    # A header without end, a small body without end, and 64 KiB of a body of 8 MiB.
+    kinds = [b"GET / HTTP/1.1\r\nX: " + b"x" * 30_000, post % 100, post % 8_000_000 + b" " * 65_000]
+    bot = http.client.HTTPConnection(served.address, timeout=5)
+    try:
+        for i in range(200):
+            hostile.append(socket.create_connection((host, int(port)), timeout=10))
+            with contextlib.suppress(OSError):  # It may have had to make room already.
+                hostile[-1].sendall(kinds[i % 3])
+        for _ in range(3):
+            begun_s = time.monotonic()
+            bot.request("GET", f"/v1/thresholds?{urlencode(STREAM)}")
+            answer = bot.getresponse()
+            assert (answer.status, len(answer.read()) > 100) == (200, True)
+            assert time.monotonic() - begun_s < 1
+        grown = resident_bytes() - before
+        assert grown < 64 * 1024 * 1024, grown
+    finally:
+        bot.close()
+        for sock in hostile:
+            sock.close()

@@ -10,7 +10,8 @@ In this order:
 3. Where there are keys it bears one, and that may ask this: 401, 403 (`auth`).
 4. Under /v1 the service must be able to answer and store; else 503 with the reason. A GET as well: an answer that
    cannot be kept up is none.
-5. Its body is not over the limit: 413 at once by `Content-Length`, or as soon as the bytes that came say so.
+5. Its body is not over the limit: 413 at once by `Content-Length`, or as soon as the bytes that came say so. Large
+   bodies share a memory that is bounded: one more gets 503, and a body of a candle always passes.
 
 What still goes wrong further inside is caught here: 503, and a line in the log that holds no word of what was sent.
 """
@@ -28,7 +29,7 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from regime.errors import CallerError, RegimeError
+from regime.errors import CallerError, RegimeError, Unavailable
 from regime_service.http.auth import KEY_ID, Door
 from regime_service.http.problems import of_error, problem
 from regime_service.keys import redact
@@ -39,6 +40,10 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(https?)://(.+)")
 _DEFAULT_PORT = {"http": "80", "https": "443"}
 _CLOSE = {"Connection": "close"}
+BODIES_BYTES_MAX = 48 * 1024 * 1024
+"""Bodies held at once, references apart (those go to disk): six of the largest, or a candle of each of thousands."""
+SMALL_BYTES = 64 * 1024
+"""A body of at most so many bytes passes even then."""
 
 
 class Site(NamedTuple):
@@ -105,6 +110,7 @@ class Gate:
         self._body_bytes_max = body_bytes_max
         self._reference_bytes_max = reference_bytes_max
         self._door = door or Door(None)
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -114,6 +120,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = False
+        held = _Held()
         guarded = _is_api(scope["path"])
 
         async def send_guarded(message: Message) -> None:
@@ -129,7 +136,7 @@ class Gate:
         try:
             refusal = self._refusal(scope)
             if refusal is None:
-                await self._app(scope, self._counted(scope, receive), send_guarded)
+                await self._app(scope, self._counted(scope, receive, held), send_guarded)
             else:
                 await refusal(scope, receive, send_guarded)
         except ClientDisconnect:
@@ -138,6 +145,8 @@ class Gate:
             if started:
                 raise
             await _last_resort(scope, error)(scope, receive, send_guarded)
+        finally:
+            self._held_bytes -= held.bytes
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = _Headers(scope)
@@ -214,22 +223,37 @@ class Gate:
         return None
 
     def _limit(self, scope: Scope) -> int:
-        reference = scope["method"] == "PUT" and scope["path"].startswith("/v1/models/")
-        return self._reference_bytes_max if reference else self._body_bytes_max
+        return self._reference_bytes_max if _is_reference(scope) else self._body_bytes_max
 
-    def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        limit, received = self._limit(scope), 0
+    def _counted(self, scope: Scope, receive: Receive, held: _Held) -> Receive:
+        limit, to_disk = self._limit(scope), _is_reference(scope)
 
         async def receive_counted() -> Message:
-            nonlocal received
             message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > limit:
+            if message["type"] == "http.request" and (size := len(message.get("body", b""))):
+                held.received += size
+                if held.received > limit:
                     raise _too_large(limit)
+                if not to_disk:
+                    held.bytes += size
+                    self._held_bytes += size
+                    if self._held_bytes > BODIES_BYTES_MAX and held.bytes > SMALL_BYTES:
+                        raise Unavailable(
+                            "Too many large bodies are on their way at once. Nothing of this one was stored. Send it "
+                            "again, or in smaller batches."
+                        )
             return message
 
         return receive_counted
+
+
+class _Held:
+    """What came of one body, and what of it counts as held in memory."""
+
+    __slots__ = ("bytes", "received")
+
+    def __init__(self) -> None:
+        self.bytes = self.received = 0
 
 
 class _Headers:
@@ -246,6 +270,10 @@ class _Headers:
 
 def _is_api(path: str) -> bool:
     return path == "/v1" or path.startswith("/v1/")
+
+
+def _is_reference(scope: Scope) -> bool:
+    return bool(scope["method"] == "PUT" and scope["path"].startswith("/v1/models/"))
 
 
 def _too_large(limit: int) -> CallerError:

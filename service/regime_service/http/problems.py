@@ -35,11 +35,13 @@ KINDS = {
     403: Kind("refused", "The request is refused"),
     404: Kind("unknown", "Nothing is known by that name"),
     405: Kind("method", "This address does not take that method"),
+    408: Kind("timeout", "The request took too long to come"),
     409: Kind("conflict", "Something else is stored under the same key"),
     413: Kind("too-large", "The body is too large"),
     415: Kind("media-type", "The body is of a kind that is not taken here"),
     422: Kind("invalid", "A value makes no sense"),
     429: Kind("rate", "Too many requests"),
+    431: Kind("header", "The header of the request is too large"),
     503: Kind("unavailable", "The service cannot take this now"),
 }
 

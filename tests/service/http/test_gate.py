@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from regime.errors import Unavailable
+from regime_service.http import gate as gate_file
 from regime_service.http.gate import Gate, Site, read_host, same_site
 from regime_service.ports import Health
 
@@ -109,6 +110,39 @@ def test_a_body_without_announced_length_is_counted_as_it_comes(make_service: Ca
     chunks = [{"type": "http.request", "body": b"x" * 40, "more_body": True} for _ in range(4)]
     status, headers, _ = service.raw(scope("POST", "/v1/equity", content_type="application/json"), chunks)
     assert (status, headers["connection"]) == (413, "close")
+
+
+def test_large_bodies_share_a_bounded_memory_and_a_candle_always_passes(
+    make_service: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_file, "BODIES_BYTES_MAX", 1000)
+    monkeypatch.setattr(gate_file, "SMALL_BYTES", 800)
+    service = make_service()
+    large = b"[" + b" " * 1200 + b"]"
+
+    async def both() -> tuple[Any, Any]:
+        async def slow_body() -> Any:
+            yield b"[" + b" " * 899
+            while not release.is_set():
+                await asyncio.sleep(0)
+            yield b"]"
+
+        release = asyncio.Event()
+        json_type = {"Content-Type": "application/json"}
+        first = asyncio.create_task(service._ask("POST", "/v1/equity", content=slow_body(), headers=json_type))
+        await asyncio.sleep(0.05)
+        refused = await service._ask("POST", "/v1/equity", content=large[:850] + b"]", headers=json_type)
+        small = await service._ask("POST", "/v1/equity", content=b"[]", headers=json_type)
+        release.set()
+        return [refused.status_code, small.status_code, (await first).status_code], refused
+
+    statuses, refused = service._runner.run(both())
+    assert statuses == [503, 200, 200]
+    assert refused.headers["Retry-After"] == "1"
+    assert "smaller batches" in refused.json()["detail"]
+    again = service.request("POST", "/v1/equity", content=b"[" + b" " * 900 + b"]",
+                            headers={"Content-Type": "application/json"})  # fmt: skip
+    assert again.status_code == 200, "what was held is let go with the request"
 
 
 def test_a_reference_has_a_limit_of_its_own(make_service: Callable[..., Any]) -> None:
