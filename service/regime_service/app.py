@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 import uvicorn
@@ -26,16 +26,16 @@ from regime.outcomes import wilson_interval, win_rate, wins
 from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
+from regime_service.apart import reference_apart
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http.api import create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.keys import KeyRing
-from regime_service.logs import reference_from_bytes
 from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
-from regime_service.settings import Settings
+from regime_service.settings import Settings, child_environment
 from regime_service.stores import StoreFailed
 from regime_service.stores.sqlite import SqliteStore
 
@@ -179,7 +179,16 @@ class Service:
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
             requests_burst=self.settings.server.requests_burst,
         )  # fmt: skip
-        return create_app(ports, lambda raw, content_type: reference_from_bytes(raw, content_type)[0])
+        environment = child_environment()
+
+        def decode(file: IO[bytes], content_type: str) -> Reference:
+            server = self.settings.server
+            return reference_apart(
+                file, content_type, memory_mb=server.decode_memory_mb, timeout_s=server.decode_timeout_s,
+                environment=environment,
+            )  # fmt: skip
+
+        return create_app(ports, decode)
 
 
 def explain(engine: Engine) -> dict[str, Any]:

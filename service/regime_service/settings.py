@@ -44,6 +44,10 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Seconds after which a connection that asks nothing more is closed; a proxy should keep its own for less."""
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 512
     """Connections at once; one more takes the place of the oldest idle one, or gets 503."""
+    decode_memory_mb: Annotated[int, Meta(ge=512, le=1_000_000)] = 2048
+    """Address space (MiB) of the process that unpacks an uploaded reference; what needs more is refused."""
+    decode_timeout_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 120.0
+    """Seconds in which an uploaded reference must be unpacked."""
     keys_file: str = ""
     """Keys that open the service (`regime keys create`); empty: beside the store, `regimegate.keys.json`."""
     metrics_open: bool = False
@@ -140,6 +144,12 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
     except OperatorError as error:
         raise OperatorError(f"{source}: {error}") from None
     return Settings(engine=config, **sections)
+
+
+def child_environment() -> dict[str, str]:
+    """Return what a process of ours needs of the environment to run at all; whatever else stands there stays here."""
+    names = ("DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _read(file: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import resource
 import socket
 import subprocess
@@ -15,6 +16,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 import apsw
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from regime_service.testing import Served
@@ -242,3 +246,18 @@ def test_two_hundred_hostile_clients_hold_little_memory_and_bots_are_still_answe
         bot.close()
         for sock in hostile:
             sock.close()
+
+
+def test_a_hostile_upload_ends_in_422_and_the_service_goes_on(serve: Serve) -> None:
+    served = serve('clock = "event"\n[server]\ndecode_memory_mb = 512\n')
+    served.post("/v1/observations", rows(0, 60))
+    out = io.BytesIO()
+    many = 1_900_000
+    # Some 100 kB on the wire, half a gigabyte unpacked.
+    pq.write_table(pa.table({"a": np.zeros(many), "t": pa.array(["x" * 300] * many)}), out, compression="zstd")
+    refused = served.put("/v1/models/m/references/v1", out.getvalue(), "application/vnd.apache.parquet")
+    assert (refused.status, refused.headers["content-type"]) == (422, "application/problem+json")
+    assert "512 MiB" in refused.json()["detail"]
+    taken = served.put("/v1/models/m/references/v1", b"a,b\n" + b"1,2\n3,4\n5,6\n" * 30, "text/csv")
+    assert (taken.status, taken.json()["rows"]) == (200, 90)
+    assert served.get("/v1/thresholds", **STREAM).status == 200

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.metadata
+import os
 import re
 import secrets
 import tempfile
@@ -37,9 +38,9 @@ from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, Pe
 from regime_service.ports import Ports, Receipt
 from regime_service.stores.sqlite import new_ulid
 
-DecodeReference = Callable[[bytes, str], Reference]
-"""(body, media type) -> the sample. Called in a worker thread, one at a time. Raises `CallerError`, or `ValueError` in
-words, where the bytes are no reference."""
+DecodeReference = Callable[[IO[bytes], str], Reference]
+"""(file with the body, media type) -> the sample. Called in a worker thread, one at a time. Raises `CallerError`, or
+`ValueError` in words, where the bytes are no reference."""
 
 E = TypeVar("E", bound=Event)
 
@@ -55,6 +56,8 @@ OFF_LOOP_BYTES = 256 * 1024
 SPOOL_BYTES = 4 * 1024 * 1024
 """What of a reference is held in memory while it comes in; the rest goes to a temporary file."""
 DECISIONS_MAX = 1_000
+UPLOADS_MAX = 4
+"""References that may come in at once: each may fill half a gigabyte of the temporary folder."""
 
 _ARRAY = re.compile(rb"\s*\[")
 _ETAG = re.compile(r'(?:W/)?"[^"]*"')
@@ -129,6 +132,7 @@ class _Api:
         self._ports = ports
         self._decode_reference = decode_reference
         self._decoding = asyncio.Lock()
+        self._uploads = 0
 
     # --- events in ---
 
@@ -231,13 +235,22 @@ class _Api:
             symbol=query.maybe("symbol"), timeframe=query.maybe("timeframe"),
             ts_ms=None if event_clock else now_ms,
         )  # fmt: skip
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-            async for chunk in request.stream():
-                if chunk:
-                    await anyio.to_thread.run_sync(_spooled, spool, chunk)
-            # One at a time: a reference unpacked is many times its size on the wire.
-            async with self._decoding:
-                reference, reference_id, raw = await anyio.to_thread.run_sync(self._decoded, spool, media)
+        if self._uploads >= UPLOADS_MAX:
+            raise Unavailable(
+                f"{UPLOADS_MAX} references are coming in already. Nothing was stored. Send it again in a while.",
+                retry_after_s=10,
+            )
+        self._uploads += 1
+        try:
+            with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+                async for chunk in request.stream():
+                    if chunk:
+                        await anyio.to_thread.run_sync(_spooled, spool, chunk)
+                # One at a time: a reference unpacked is many times its size on the wire.
+                async with self._decoding:
+                    reference, reference_id, raw = await anyio.to_thread.run_sync(self._decoded, spool, media)
+        finally:
+            self._uploads -= 1
         if trained_until_ms is None:
             trained_until_ms = reference.trained_until_ms
         event = msgspec.structs.replace(event, reference_id=reference_id, trained_until_ms=trained_until_ms)
@@ -251,12 +264,11 @@ class _Api:
         )  # fmt: skip
 
     def _decoded(self, spool: IO[bytes], media: str) -> tuple[Reference, str, bytes]:
-        spool.seek(0)
-        body = spool.read()
-        if not body:
+        if not spool.seek(0, os.SEEK_END):
             raise CallerError("The body is empty: send the training-period sample, one row a candle.", status=400)
+        spool.seek(0)
         try:
-            reference = self._decode_reference(body, media)
+            reference = self._decode_reference(spool, media)
         except ValueError as error:
             raise CallerError(
                 f"The body could not be read as a reference ({media}): {error}. Nothing was stored.", status=422

@@ -28,6 +28,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from regime_service.http.problems import problem
 
 HEADER_BYTES_MAX = 64 * 1024
+REFUSED_BYTES_MAX = 8 * 1024 * 1024
+"""What is still taken, and thrown away, of a body that was refused."""
 PIPELINE_MAX = 32
 """Requests that one connection may send ahead of their answers."""
 RATE_BYTES_MIN = 16 * 1024
@@ -65,15 +67,22 @@ class PatientProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # Answered, and the rest is of no interest.
         before = self.cycle
+        # Asked before the parser sees the data: its last piece completes the body.
+        body_to_come = before is not None and before.more_body
         self.active_s = self.loop.time()
         self._bytes_in += len(data)
         super().data_received(data)
         if self.cycle is not before:
             self._header_bytes = 0
-        elif before is None or before.response_complete or not before.more_body:
+        elif not body_to_come:
             self._header_bytes += len(data)
             if self._header_bytes > HEADER_BYTES_MAX:
                 self._refuse(431, f"The header of the request is over the limit of {HEADER_BYTES_MAX:,} bytes.")
+        elif before is not None and before.response_complete:
+            # A body that was refused before it came; it is thrown away, but not for ever.
+            self._header_bytes += len(data)
+            if self._header_bytes > REFUSED_BYTES_MAX:
+                self.transport.close()
         if len(self.pipeline) > PIPELINE_MAX:
             self.transport.abort()
 

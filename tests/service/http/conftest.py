@@ -130,7 +130,7 @@ class FakeService:
     """The app over a Fleet in memory. `now_ms`, `health`, `full` and `ports` may be changed by a test."""
 
     def __init__(self, config: EngineConfig, **changes: Any) -> None:
-        decode = changes.pop("decode_reference", lambda raw, media: reference_from_bytes(raw, media)[0])
+        decode = changes.pop("decode_reference", lambda file, media: reference_from_bytes(file.read(), media)[0])
         self.config = config
         self.now_ms = NOW_MS
         self.epoch = EPOCH

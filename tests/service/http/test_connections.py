@@ -23,7 +23,7 @@ SLOWEST_S = 4.0
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Reads the body and says how long it was; /slow takes its time, /large answers with 32 MiB."""
     length = 0
-    while True:
+    while scope["path"] != "/refused":
         message = await receive()
         if message["type"] == "http.disconnect":
             return
@@ -145,6 +145,32 @@ def test_a_body_that_stops_coming_is_cut_and_one_that_flows_is_not(run: Callable
         flowing.sendall(bytes(size // 16))
         time.sleep(0.25)
     assert answer(flowing).endswith(str(size).encode())
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_a_body_is_no_header_however_large_its_last_piece(run: Callable[..., Running], pieces: int) -> None:
+    sock = run().connect()
+    size = 3 * HEADER_BYTES_MAX
+    for _ in range(2):
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (size * pieces))
+        for _ in range(pieces):
+            time.sleep(0.05)
+            sock.sendall(bytes(size))
+        assert answer(sock).endswith(str(size * pieces).encode())
+
+
+def test_a_body_that_was_refused_is_thrown_away_but_not_for_ever(run: Callable[..., Running]) -> None:
+    server = run(PATIENCE._replace(header_s=60))
+    small, endless = server.connect(), server.connect()
+    for _ in range(2):
+        small.sendall(b"POST /refused HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n")
+        assert answer(small).startswith(b"HTTP/1.1 200")
+        small.sendall(bytes(300_000))
+    endless.sendall(b"POST /refused HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000000\r\n\r\n")
+    assert answer(endless).startswith(b"HTTP/1.1 200")
+    with pytest.raises(OSError):
+        for _ in range(900):
+            endless.sendall(bytes(1_000_000))
 
 
 def test_work_takes_as_long_as_it_takes(run: Callable[..., Running]) -> None:
