@@ -177,7 +177,8 @@ class Service:
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
             metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
-            requests_burst=self.settings.server.requests_burst,
+            requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
+            key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
         )  # fmt: skip
         environment = child_environment()
 

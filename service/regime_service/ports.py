@@ -97,3 +97,7 @@ class Ports:
     requests_per_s: float = 100.0
     requests_burst: int = 2000
     """What one key may ask: in the long run, and at once after a silence. Without keys nobody is told to wait."""
+    streams_max: int = 2000
+    key_streams_max: int = 1000
+    features_max: int = 4096
+    """What events may bring into being; see `regime_service.http.limits.Caps`."""

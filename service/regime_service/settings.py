@@ -36,6 +36,12 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Further `Host` names it answers to (behind a proxy, say)."""
     queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
     """Requests that may wait to be written; one more gets 503 with Retry-After."""
+    streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """Streams that may come into being, of the whole installation; each holds up to 1 MiB. Those that exist go on."""
+    key_streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """Different streams that one key may send to."""
+    features_max: Annotated[int, Meta(ge=1, le=4096)] = 4096
+    """Features of one observation."""
     header_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0
     """Seconds in which the header of a request must be complete."""
     body_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 20.0

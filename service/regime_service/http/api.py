@@ -33,7 +33,7 @@ from regime_service.http import problems, schema
 from regime_service.http.auth import KEY_ID, Door, needed
 from regime_service.http.gate import Gate
 from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
-from regime_service.http.limits import Limiter
+from regime_service.http.limits import Caps, Limiter
 from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, PeakReset, Query
 from regime_service.ports import Ports, Receipt
 from regime_service.stores.sqlite import new_ulid
@@ -56,6 +56,8 @@ OFF_LOOP_BYTES = 256 * 1024
 SPOOL_BYTES = 4 * 1024 * 1024
 """What of a reference is held in memory while it comes in; the rest goes to a temporary file."""
 DECISIONS_MAX = 1_000
+OVERRIDES_MAX = 1_000
+"""Overrides in force at once: each is looked at with every event of its model."""
 UPLOADS_MAX = 4
 """References that may come in at once: each may fill half a gigabyte of the temporary folder."""
 
@@ -133,6 +135,10 @@ class _Api:
         self._decode_reference = decode_reference
         self._decoding = asyncio.Lock()
         self._uploads = 0
+        self._caps = Caps(
+            lambda: ports.board.now.decisions, streams_max=ports.streams_max, key_streams_max=ports.key_streams_max,
+            features_max=ports.features_max,
+        )  # fmt: skip
 
     # --- events in ---
 
@@ -160,7 +166,7 @@ class _Api:
         self._refuse_future(events, single=single)
         receipt = Receipt(0, 0, 0, 0, (), ())
         if events:
-            receipt = await self._ingest(cast(Sequence[AnyEvent], events), single=single, keep=keep)
+            receipt = await self._ingest(request, cast(Sequence[AnyEvent], events), single=single, keep=keep)
         answer: dict[str, Any] = {
             "accepted": receipt.accepted,
             "duplicates": receipt.duplicates,
@@ -173,6 +179,7 @@ class _Api:
 
     async def _ingest(
         self,
+        request: Request,
         events: Sequence[AnyEvent],
         *,
         single: bool,
@@ -180,14 +187,22 @@ class _Api:
         references: dict[str, bytes] | None = None,
     ) -> Receipt:
         on_conflict: Literal["refuse", "keep"] = "keep" if keep else "refuse"
+        done = None
         try:
-            return await self._ports.ingest(events, on_conflict=on_conflict, references=references)
+            done = self._caps.admit(events, request.scope.get(KEY_ID))
+            receipt = await self._ports.ingest(events, on_conflict=on_conflict, references=references)
+            done(True)
+            done = None
+            return receipt
         except CallerError as error:
             if not single:
                 raise
             # Paths name the item of a batch; who sent one object did not send a batch.
             errors = [FieldError(e.path.removeprefix("[0]").removeprefix("."), e.message) for e in error.errors]
             raise CallerError(error.detail, status=error.status_hint, errors=errors) from None
+        finally:
+            if done is not None:
+                done(False)
 
     def _refuse_future(self, events: Iterable[Event], *, single: bool) -> None:
         if self._ports.config.clock == "event":
@@ -254,7 +269,7 @@ class _Api:
         if trained_until_ms is None:
             trained_until_ms = reference.trained_until_ms
         event = msgspec.structs.replace(event, reference_id=reference_id, trained_until_ms=trained_until_ms)
-        receipt = await self._ingest([event], single=True, references={reference_id: raw})
+        receipt = await self._ingest(request, [event], single=True, references={reference_id: raw})
         return _json(
             {
                 "reference_id": reference_id, "version": event.version, "rows": reference.rows,
@@ -359,17 +374,23 @@ class _Api:
         if override.id is not None and not _OVERRIDE_ID.fullmatch(override.id):
             message = "must be 1 to 128 letters, digits or any of . _ : ~ - (it becomes part of an address)"
             raise CallerError(f"id {message}.", errors=[FieldError("id", message)])
+        standing = self._ports.overrides()
+        if override.id not in standing and len(standing) >= OVERRIDES_MAX:
+            raise CallerError(
+                f"{OVERRIDES_MAX} overrides are in force already. Nothing was changed. Delete those that are over "
+                "(`/v1/explain` lists them); one without symbol and timeframe stands for all streams of a model."
+            )
         command = Command(
             id=override.id or new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="set", ts_ms=at_ms,
             model=override.model, symbol=override.symbol, timeframe=override.timeframe, side=override.side,
             state=override.state, until_ms=override.until_ms, actor=override.actor, reason=override.reason,
             key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
-        standing = self._ports.overrides().get(command.id)
-        if standing is not None and _unsigned(standing, at_ms) == _unsigned(command, at_ms):
+        same = standing.get(command.id)
+        if same is not None and _unsigned(same, at_ms) == _unsigned(command, at_ms):
             # The same word again, with the same id. It was spoken when it was spoken, by whoever spoke it first.
-            command = standing
-        await self._ingest([command], single=True)
+            command = same
+        await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
 
     async def post_peak_reset(self, request: Request) -> Response:
@@ -385,7 +406,7 @@ class _Api:
             ts_ms=self._operator_ms(asked[0].model), model=asked[0].model, actor=asked[0].actor,
             reason=asked[0].reason, key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
-        await self._ingest([command], single=True)
+        await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
 
     async def delete_override(self, request: Request) -> Response:
@@ -403,7 +424,7 @@ class _Api:
             symbol=standing.symbol, timeframe=standing.timeframe, side=standing.side,
             key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
-        await self._ingest([command], single=True)
+        await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
 
     def _operator_ms(self, model: str) -> int:

@@ -101,7 +101,8 @@ class SchemaChecker:
             yield f"{path} is none of {rule}: {value!r}"
 
     def _pattern(self, value: Any, rule: str, path: str, _: Any) -> Iterator[str]:
-        if isinstance(value, str) and not re.search(rule, value):
+        # A schema's $ is the very end; Python's would let a line feed pass before it.
+        if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", rule), value):
             yield f"{path} does not match {rule}: {value!r}"
 
     def _bound(self, value: Any, path: str, wrong: Callable[[Any], bool]) -> Iterator[str]:

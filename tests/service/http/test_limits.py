@@ -94,3 +94,67 @@ def test_an_open_loopback_is_never_told_to_wait(make_service: Callable[..., Any]
     )
     service.warm()
     assert {service.thresholds().status_code for _ in range(50)} == {200}
+
+
+# --- caps on what events bring into being ---
+
+
+def test_a_stream_over_the_cap_is_refused_by_name_and_those_that_exist_go_on(make_service: Callable[..., Any]) -> None:
+    service = make_service(ports={"streams_max": 2})
+    service.warm(symbol="A")
+    batch = [service.observation(symbol=s) for s in ("A", "B", "C", "D", "C")]
+    refused = service.post("/v1/observations", batch)
+    assert refused.status_code == 422
+    assert [e["path"] for e in refused.json()["errors"]] == ["[2]", "[3]"]
+    assert "streams_max" in refused.json()["detail"]
+    assert service.thresholds("B").status_code == 404, "something of a refused batch was stored"
+    assert service.post("/v1/observations", service.observation(symbol="B")).status_code == 200
+    assert service.post("/v1/trades", service.trade(symbol="C")).status_code == 422
+    csv = {"Content-Type": "text/csv"}
+    one = "/v1/models/m/references/v1?symbol=C&timeframe=5m"
+    assert service.request("PUT", one, content=b"f1\n1\n2\n", headers=csv).status_code == 422
+    assert service.post("/v1/observations", service.observation(1, symbol="A")).status_code == 200
+
+
+def test_a_request_that_is_refused_after_all_uses_up_no_place(make_service: Callable[..., Any]) -> None:
+    service = make_service(ports={"streams_max": 1})
+    service.full = True
+    assert service.post("/v1/observations", service.observation(symbol="A")).status_code == 503
+    service.full = False
+    assert service.post("/v1/observations", service.observation(symbol="B")).status_code == 200
+
+
+def test_a_key_has_a_cap_of_its_own(make_service: Callable[..., Any], tmp_path: Path) -> None:
+    service, (a, b) = locked(make_service, tmp_path, key_streams_max=2)
+
+    def send(symbol: str, key: dict[str, str]) -> int:
+        body = service.observation(symbol=symbol)
+        return int(service.request("POST", "/v1/observations", json=body, headers=key).status_code)
+
+    service.full = True
+    assert send("X", a) == 503
+    service.full = False
+    assert [send(s, a) for s in ("A", "B", "A", "C")] == [200, 200, 200, 422]
+    assert [send(s, b) for s in ("A", "C")] == [200, 200], "one key used up what another has"
+
+
+def test_models_that_only_equity_names_are_capped_too(make_service: Callable[..., Any]) -> None:
+    service = make_service(ports={"streams_max": 2})
+
+    def equity(model: str) -> int:
+        body = {"model": model, "ts_ms": service.now_ms, "equity": 1.0}
+        return int(service.post("/v1/equity", body).status_code)
+
+    assert [equity(m) for m in ("a", "b", "a", "c")] == [200, 200, 200, 422]
+
+
+def test_features_and_overrides_are_capped(make_service: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    service = make_service(ports={"features_max": 2})
+    refused = service.post("/v1/observations", service.observation())
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "features")
+    service.post("/v1/observations", service.observation(features={"a": 1.0}))
+    monkeypatch.setattr("regime_service.http.api.OVERRIDES_MAX", 1)
+    word = {"model": "m", "state": "REDUCING", "actor": "ana", "reason": "r"}
+    assert service.post("/v1/overrides", {**word, "id": "1"}).status_code == 200
+    assert service.post("/v1/overrides", {**word, "id": "2"}).status_code == 422
+    assert service.post("/v1/overrides", {**word, "id": "1"}).status_code == 200, "the same word again"
