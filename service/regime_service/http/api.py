@@ -29,7 +29,7 @@ from regime.decision import Decision, to_answer
 from regime.errors import CallerError, FieldError, Unavailable
 from regime.events import AnyEvent, Candle, Command, Equity, Event, Observation, Recalibrated, StreamKey, Trade
 from regime.reference import Reference
-from regime_service.http import problems, schema
+from regime_service.http import docs, problems, schema
 from regime_service.http.auth import KEY_ID, Door, needed
 from regime_service.http.gate import Gate
 from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
@@ -93,8 +93,8 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
         title="regimegate",
         version=VERSION,
         summary="Tells trading bots which market regime they are in, and whether to trade in it.",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
     _route(app, _Api(ports, decode_reference))
@@ -119,7 +119,13 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
             app.openapi_schema = document
         return app.openapi_schema
 
+    async def get_docs(_request: Request) -> Response:
+        return Response(
+            docs.page(app.openapi()), media_type="text/html", headers={"Content-Security-Policy": docs.POLICY}
+        )
+
     app.openapi = openapi  # type: ignore[method-assign]
+    app.add_api_route("/docs", get_docs, include_in_schema=False, response_class=Response)
     return app
 
 

@@ -13,6 +13,10 @@ In this order:
 5. Its body is not over the limit: 413 at once by `Content-Length`, or as soon as the bytes that came say so. Large
    bodies share a memory that is bounded: one more gets 503, and a body of a candle always passes.
 
+Every answer says on its way out that its type is not to be guessed at and that it is not to be kept. A page may run
+what comes from here and nothing else, not even what stands in itself; it may not be framed, and tells nobody where its
+reader came from.
+
 What still goes wrong further inside is caught here: 503, and a line in the log that holds no word of what was sent.
 """
 
@@ -22,7 +26,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from fastapi import Response
@@ -40,6 +44,17 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(https?)://(.+)")
 _DEFAULT_PORT = {"http": "80", "https": "443"}
 _CLOSE = {"Connection": "close"}
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Content-Security-Policy of HTML that does not bring one of its own."""
+_NO_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_ANSWER_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+_PAGE_HEADERS = [
+    *_ANSWER_HEADERS, (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
+]  # fmt: skip
 BODIES_BYTES_MAX = 48 * 1024 * 1024
 """Bodies held at once, references apart (those go to disk): six of the largest, or a candle of each of thousands."""
 SMALL_BYTES = 64 * 1024
@@ -127,10 +142,9 @@ class Gate:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
-                if guarded:
-                    headers.append((b"cache-control", b"no-store"))
-                message = {**message, "headers": headers}
+                own = message.get("headers", ())
+                # Under /v1 there is JSON only, and each header costs as much as a lookup.
+                message = {**message, "headers": [*own, *_ANSWER_HEADERS] if guarded else _page_headers(own)}
             await send(message)
 
         try:
@@ -268,6 +282,14 @@ class _Headers:
         return self._found.get(name, [])
 
 
+def _page_headers(own: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that a browser may show: its own count before ours."""
+    named = {name.lower(): value for name, value in own}
+    html = named.get(b"content-type", b"").startswith(b"text/html")
+    policy = (b"content-security-policy", (PAGE_POLICY if html else _NO_POLICY).encode())
+    return [*own, *(header for header in (*_PAGE_HEADERS, policy) if header[0] not in named)]
+
+
 def _is_api(path: str) -> bool:
     return path == "/v1" or path.startswith("/v1/")
 
@@ -297,4 +319,4 @@ def _last_resort(scope: Scope, error: Exception) -> Response:
     )
 
 
-__all__ = ["Gate", "Site", "read_host", "same_site"]
+__all__ = ["PAGE_POLICY", "Gate", "Site", "read_host", "same_site"]

@@ -146,9 +146,9 @@ class Caps:
         if errors:
             raise CallerError(
                 f"{errors[0].message} ({len(errors)} such). Nothing was stored. At most {self._streams_max} streams "
-                f"are watched here, {self._key_streams_max} of one key, {self._features_max} features each: look for names "
-                "that change from call to call, or raise `streams_max`, `key_streams_max`, `features_max` in the "
-                "configuration.",
+                f"are watched here, {self._key_streams_max} of one key, {self._features_max} features each: look for "
+                "names that change from call to call, or raise `streams_max`, `key_streams_max`, `features_max` in "
+                "the configuration.",
                 errors=errors[:ERRORS_MAX],
             )
         self._coming |= new
