@@ -391,6 +391,11 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 after the store failed."""
     service = Service(settings)
     sock = bind(settings.server.host, settings.server.port, locked=service.keys.usable)
+    if settings.server.hosts and service.keys.open:
+        log.warning(
+            "`hosts` names %s and there is no key: whoever reaches a proxy that passes these on can command the bots. "
+            "Make a key with `regime keys create --scope ingest`", ", ".join(settings.server.hosts),
+        )  # fmt: skip
     with contextlib.closing(sock):
         service.start()
         try:

@@ -50,6 +50,7 @@ FILE_BYTES_MAX = 1024 * 1024
 LOOK_EVERY_S = 1.0
 """How long a revoked key may still be answered."""
 
+_HOLDERS: dict[AccessScope, frozenset[AccessScope]] = {scope: frozenset(SCOPES[i:]) for i, scope in enumerate(SCOPES)}
 _TOKEN = re.compile(r"rgk_([a-z2-7]{8})_[A-Za-z0-9_-]{43}")
 _NOBODY = bytes(32)
 
@@ -70,7 +71,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         >>> Key(id="aaaaaaaa", name="bot", scopes=["ingest"], sha256="0" * 64, created="").allows("read")
         True
         """
-        return max(map(SCOPES.index, self.scopes)) >= SCOPES.index(scope)
+        return not _HOLDERS[scope].isdisjoint(self.scopes)
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -300,6 +301,6 @@ def _now() -> str:
 
 
 __all__ = [
-    "KEYS_MAX", "LOOK_EVERY_S", "SCOPES", "AccessScope", "Key", "KeyRing", "RedactingFormatter", "create",
+    "KEYS_MAX", "LOOK_EVERY_S", "PREFIX", "SCOPES", "AccessScope", "Key", "KeyRing", "RedactingFormatter", "create",
     "holds_key", "read", "redact", "revoke",
 ]  # fmt: skip

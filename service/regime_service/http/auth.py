@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from regime_service.http.limits import WRONG_BURST, WRONG_PER_S, Limiter, neighbourhood
 from regime_service.http.problems import problem
-from regime_service.keys import AccessScope, Key, KeyRing, holds_key
+from regime_service.keys import PREFIX, AccessScope, Key, KeyRing, holds_key
 
 PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
 """Need no key: nothing they show is about the account. A page that shows streams must ask /v1 for them."""
@@ -26,6 +26,7 @@ INGEST = frozenset({"/v1/observations", "/v1/trades", "/v1/equity", "/v1/candles
 KEY_ID = "regime.key_id"
 """Where the id of the key stands in the ASGI scope, for what is put on record; absent without keys."""
 
+_MARK = PREFIX.encode()
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="regimegate"'}
 _HOW = (
     "Send `Authorization: Bearer <key>` as a header, never in the address. `regime keys create --scope ingest` on the "
@@ -101,7 +102,8 @@ class Door:
     def _of(self, scope: Scope, authorizations: Sequence[str]) -> tuple[Key | None, Response | None]:
         """The key a request bears, or why it bears none."""
         assert self._keys is not None
-        if holds_key(scope["query_string"].decode("latin-1")):
+        query: bytes = scope["query_string"]
+        if _MARK in query and holds_key(query.decode("latin-1")):
             return None, _no_key(
                 "A key stands in the address of the request. Addresses are written into logs, so count that key as "
                 f"leaked: `regime keys revoke` it and make another. {_HOW}."
