@@ -239,7 +239,7 @@ def test_two_hundred_hostile_clients_hold_little_memory_and_bots_are_still_answe
             bot.request("GET", f"/v1/thresholds?{urlencode(STREAM)}")
             answer = bot.getresponse()
             assert (answer.status, len(answer.read()) > 100) == (200, True)
-            assert time.monotonic() - begun_s < 1
+            assert time.monotonic() - begun_s < 3
         grown = resident_bytes() - before
         assert grown < 64 * 1024 * 1024, grown
     finally:

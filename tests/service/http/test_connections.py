@@ -231,8 +231,10 @@ def test_requests_sent_ahead_are_answered_in_order_but_not_without_bound(run: Ca
     server = run()
     few, many = server.connect(), server.connect()
     few.sendall(GET * 3)
-    time.sleep(0.3)
-    assert few.recv(65536).count(b"HTTP/1.1 200") == 3
+    said = b""
+    while said.count(b"HTTP/1.1 200") < 3:
+        assert (chunk := few.recv(65536)), said
+        said += chunk
     many.sendall(GET.replace(b"/ ", b"/slow ", 1) + GET * (2 * PIPELINE_MAX))
     assert b"HTTP/1.1 200" not in read(many)
 
@@ -273,7 +275,8 @@ def test_when_every_connection_is_at_work_a_newcomer_gets_503(run: Callable[...,
     busy = [server.connect() for _ in range(4)]
     for sock in busy:
         sock.sendall(GET.replace(b"/ ", b"/slow ", 1))
-    time.sleep(0.3)
+    while sum(getattr(c, "at_work", False) for c in list(server.server.server_state.connections)) < 4:
+        time.sleep(0.01)
     said = read(server.connect())
     assert said.startswith(b"HTTP/1.1 503")
     assert b"retry-after:" in said.lower()
