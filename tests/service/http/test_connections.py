@@ -233,7 +233,8 @@ def test_requests_sent_ahead_are_answered_in_order_but_not_without_bound(run: Ca
     few.sendall(GET * 3)
     said = b""
     while said.count(b"HTTP/1.1 200") < 3:
-        assert (chunk := few.recv(65536)), said
+        chunk = few.recv(65536)
+        assert chunk, said
         said += chunk
     many.sendall(GET.replace(b"/ ", b"/slow ", 1) + GET * (2 * PIPELINE_MAX))
     assert b"HTTP/1.1 200" not in read(many)
