@@ -75,25 +75,36 @@ def reference_apart(
     try:
         assert child.stdout is not None
         with child.stdout:
-            said = child.stdout.read(memory_mb * MIB)
-            child.kill()  # Harmless where it has ended; it must not go on writing more than we take.
-            code = child.wait()
+            first, rest = child.stdout.read(1), _rest(child.stdout, memory_mb * MIB)
+        if rest is None:
+            child.kill()  # It would go on writing for ever.
+        code = child.wait()
     finally:
         watch.cancel()
     if late.is_set() or code == -signal.SIGXCPU:
         raise _hostile(f"took longer than {timeout_s:g} s to be read (`decode_timeout_s`)")
-    return _result(said, code, memory_mb)
+    return _result(first, rest or b"", code, memory_mb)
 
 
-def _result(said: bytes, code: int, memory_mb: int) -> Reference:
-    match said[:1]:
+def _rest(pipe: IO[bytes], bytes_max: int) -> bytes | None:
+    """What else comes out of a pipe, piece by piece (a read of the whole would reserve it all); None: too much."""
+    pieces: list[bytes] = []
+    while piece := pipe.read(MIB):
+        pieces.append(piece)
+        if len(pieces) * MIB > bytes_max:
+            return None
+    return b"".join(pieces)
+
+
+def _result(first: bytes, rest: bytes, code: int, memory_mb: int) -> Reference:
+    match first:
         case b"R":
             # Cut short, or not ours: it died while it wrote.
             with contextlib.suppress(CorruptionError):
-                return Reference.from_bytes(said[1:])
+                return Reference.from_bytes(rest)
         case b"E":
             with contextlib.suppress(msgspec.MsgspecError):
-                refusal = msgspec.json.decode(said[1:], type=_Refusal)
+                refusal = msgspec.json.decode(rest, type=_Refusal)
                 errors = [FieldError(path, message) for path, message in refusal.errors]
                 raise CallerError(refusal.detail, status=refusal.status, errors=errors)
         case b"M":

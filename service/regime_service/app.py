@@ -318,8 +318,8 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     )
     server = _Server(
         uvicorn.Config(
-            service.http(), http=protocol(patience), ws="none", log_config=None, access_log=False, lifespan="off",
-            server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
+            service.http(), http=protocol(patience), ws="none", log_config=None, log_level="error", access_log=False,
+            lifespan="off", server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=10,
         )
     )  # fmt: skip

@@ -107,6 +107,10 @@ class PatientProtocol(HttpToolsProtocol):
                 # close() would wait for the very bytes that nobody reads.
                 self.transport.abort()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as every other error is answered; `msg` is uvicorn's."""
+        self._refuse(400, f"{msg.rstrip('.')}: what came is no HTTP/1.1. Nothing was read of it.")
+
     @property
     def at_work(self) -> bool:
         """Whether a request has come, or is coming, that was not answered yet."""
@@ -167,6 +171,11 @@ def _answer(status: int, detail: str) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
 
 
-_PHRASES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+_PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 __all__ = ["HEADER_BYTES_MAX", "Patience", "PatientProtocol", "PatientServer", "protocol"]

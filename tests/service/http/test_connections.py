@@ -219,6 +219,17 @@ def test_a_header_without_end_is_cut_by_its_size(run: Callable[..., Running]) ->
     assert answer(again).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    "nonsense", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"HELO there\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_what_is_no_http_is_answered_like_every_other_error(run: Callable[..., Running], nonsense: bytes) -> None:
+    sock = run().connect()
+    sock.sendall(nonsense)
+    said = read(sock)
+    assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"application/problem+json" in said
+
+
 def test_many_requests_on_one_connection_do_not_add_up_to_a_large_header(run: Callable[..., Running]) -> None:
     sock = run().connect()
     long = GET.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 9000 + b"\r\n\r\n")
