@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 import uvicorn
@@ -26,14 +26,16 @@ from regime.outcomes import wilson_interval, win_rate, wins
 from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
+from regime_service.apart import reference_apart
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http.api import create_app
-from regime_service.logs import reference_from_bytes
+from regime_service.http.connections import Patience, PatientServer, protocol
+from regime_service.keys import KeyRing
 from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
-from regime_service.settings import Settings
+from regime_service.settings import Settings, child_environment
 from regime_service.stores import StoreFailed
 from regime_service.stores.sqlite import SqliteStore
 
@@ -57,6 +59,7 @@ class Service:
         self.config: EngineConfig = settings.engine
         self.board = Board()
         self.counters = Counters()
+        self.keys = KeyRing(settings.keys_path())
         self._now_ms = now_ms or GuardedClock().now_ms
         self._runner: EmbeddedRunner | None = None
         self._epoch = ""
@@ -172,9 +175,21 @@ class Service:
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
-            metrics=exposition(collector), hosts=frozenset(hosts),
+            metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
+            metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
+            requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
+            key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
         )  # fmt: skip
-        return create_app(ports, lambda raw, content_type: reference_from_bytes(raw, content_type)[0])
+        environment = child_environment()
+
+        def decode(file: IO[bytes], content_type: str) -> Reference:
+            server = self.settings.server
+            return reference_apart(
+                file, content_type, memory_mb=server.decode_memory_mb, timeout_s=server.decode_timeout_s,
+                environment=environment,
+            )  # fmt: skip
+
+        return create_app(ports, decode)
 
 
 def explain(engine: Engine) -> dict[str, Any]:
@@ -288,7 +303,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class _Server(uvicorn.Server):
+class _Server(PatientServer):
     """uvicorn without its own signal handling (it would end the process by the signal after draining)."""
 
     @contextlib.contextmanager
@@ -297,10 +312,15 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(service: Service, sock: socket.socket, announce: Callable[[], None]) -> int:
+    settings = service.settings.server
+    patience = Patience(
+        header_s=settings.header_timeout_s, body_s=settings.body_timeout_s, connections_max=settings.connections_max
+    )
     server = _Server(
         uvicorn.Config(
-            service.http(), log_config=None, access_log=False, lifespan="off", server_header=False, date_header=False,
-            timeout_keep_alive=75, timeout_graceful_shutdown=10,
+            service.http(), http=protocol(patience), ws="none", log_config=None, log_level="error", access_log=False,
+            lifespan="off", server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=10,
         )
     )  # fmt: skip
     loop = asyncio.get_running_loop()
@@ -327,17 +347,24 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     return code
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises `OperatorError` for a public address, or one that is taken."""
+def bind(host: str, port: int, *, locked: bool = False) -> socket.socket:
+    """Return a listening socket. Raises `OperatorError` for a public address unless there are keys (`locked`), or for
+    one that is taken."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         raise OperatorError(f"host {host!r} is not an address; use 127.0.0.1") from None
-    if not loopback:
+    if not loopback and not locked:
         raise OperatorError(
-            f"refusing to listen on {host}: without keys only loopback is safe. Use 127.0.0.1, and a reverse proxy or "
-            "an SSH tunnel to reach it from elsewhere"
+            f"refusing to listen on {host}: without keys only loopback is safe, for whoever reaches that address could "
+            "command the bots. Make a key with `regime keys create --scope ingest` (same --config or --store), or "
+            "listen on 127.0.0.1"
         )
+    if not loopback:
+        log.warning(
+            "listening on %s without TLS: keys and answers can be read on the way. Put a reverse proxy in front of it "
+            "and listen on 127.0.0.1 (docs/security.md)", host,
+        )  # fmt: skip
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -362,9 +389,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 after the store failed."""
-    sock = bind(settings.server.host, settings.server.port)
+    service = Service(settings)
+    sock = bind(settings.server.host, settings.server.port, locked=service.keys.usable)
+    if settings.server.hosts and service.keys.open:
+        log.warning(
+            "`hosts` names %s and there is no key: whoever reaches a proxy that passes these on can command the bots. "
+            "Make a key with `regime keys create --scope ingest`", ", ".join(settings.server.hosts),
+        )  # fmt: skip
     with contextlib.closing(sock):
-        service = Service(settings)
         service.start()
         try:
             host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host

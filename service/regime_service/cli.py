@@ -17,6 +17,7 @@ from rich.console import Console
 
 from regime.errors import CallerError, CorruptionError, RegimeError
 from regime_service import settings as settings_file
+from regime_service.keys import RedactingFormatter
 
 EXIT_DONE, EXIT_NO, EXIT_USAGE = 0, 1, 2
 
@@ -24,7 +25,9 @@ EXIT_DONE, EXIT_NO, EXIT_USAGE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         code: int = arguments.run(arguments)
     except KeyboardInterrupt:
@@ -47,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port (default 8080; 0 takes a free one)")
     serve.add_argument("--store", metavar="FILE", help="where events are kept (default regimegate.db); made if absent")
+    serve.add_argument("--keys", metavar="FILE", help="keys that open the service (default: beside the store)")
     serve.add_argument("--clock", choices=("wall", "event"), help="whose time decides that a stream is stale")
     serve.add_argument("--mode", choices=("enforce", "shadow"), help="shadow: compute everything, change nothing")
     serve.set_defaults(run=_serve)
@@ -89,6 +93,23 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=13, help="seed of the simulated market (default 13, a typical one)")
     demo.add_argument("--store", metavar="FILE", help="keep the demo's store here (default: a temporary folder)")
     demo.set_defaults(run=_demo)
+
+    keys = commands.add_parser("keys", help="make, list and revoke the keys that open the service")
+    deeds = keys.add_subparsers(dest="deed", required=True, metavar="create|list|revoke")
+    create = deeds.add_parser("create", help="make a key; it is printed once, on standard output, and never again")
+    create.add_argument(
+        "--scope", action="append", required=True, choices=("read", "ingest", "admin"),
+        help="read: look. ingest: send and look (a bot). admin: everything, overrides and references too",
+    )  # fmt: skip
+    create.add_argument("--name", default="", help="for people: which bot, which machine (default: the scope)")
+    revoke = deeds.add_parser("revoke", help="end a key; a running service notices within two seconds")
+    revoke.add_argument("id", metavar="ID", help="as `regime keys list` shows it")
+    for deed in (create, deeds.add_parser("list", help="ids, names, scopes, times; never the keys"), revoke):
+        deed.add_argument("--config", metavar="FILE", help="the service's TOML file")
+        deed.add_argument("--store", metavar="FILE", help="the service's store (default regimegate.db)")
+        deed.add_argument("--keys", metavar="FILE", help="the keys file itself (default: beside the store)")
+        deed.add_argument("--json", action="store_true", help="print JSON")
+        deed.set_defaults(run=_keys)
 
     verify = commands.add_parser("verify-log", help="read a whole store and name the first damaged row")
     verify.add_argument("store", metavar="FILE")
@@ -145,6 +166,41 @@ def _demo(arguments: argparse.Namespace) -> int:
     from regime_service.demo import run_demo
 
     return run_demo(Console(), seed=arguments.seed, port=arguments.port, once=arguments.once, store=arguments.store)
+
+
+def _keys(arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    from regime_service import keys
+
+    flags = {"store": arguments.store, "keys": arguments.keys}
+    path = settings_file.load(arguments.config, flags=flags).keys_path()
+
+    def shown(key: keys.Key) -> dict[str, object]:
+        # The hash is nobody's business but the service's.
+        return {name: value for name, value in msgspec.to_builtins(key).items() if name != "sha256"}
+
+    if arguments.deed == "create":
+        key, token = keys.create(path, name=arguments.name or "+".join(arguments.scope), scopes=arguments.scope)
+        # The key alone on standard output, so that KEY=$(regime keys create ...) works.
+        print(json.dumps({"key": token, **shown(key)}) if arguments.json else token)
+        print(
+            f"Key {key.id} ({', '.join(key.scopes)}) is in {path}. It is shown this once: only its SHA-256 is kept. "
+            "From now on the service asks for a key; a bot sends `Authorization: Bearer <key>`.",
+            file=sys.stderr,
+        )
+        return EXIT_DONE
+    found = [keys.revoke(path, arguments.id)] if arguments.deed == "revoke" else keys.read(path)
+    if arguments.json:
+        listed = [shown(key) for key in found]
+        print(json.dumps(listed if arguments.deed == "list" else listed[0], ensure_ascii=False))
+        return EXIT_DONE
+    for key in found:
+        state = f"revoked {key.revoked}" if key.revoked else "valid"
+        print(f"{key.id}  {','.join(key.scopes):<18} {key.created}  {state:<28}  {key.name}")
+    if not found:
+        print(f"no keys in {path}: the service is open, and listens on loopback only", file=sys.stderr)
+    return EXIT_DONE
 
 
 def _verify_log(arguments: argparse.Namespace) -> int:

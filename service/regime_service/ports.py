@@ -10,6 +10,7 @@ from regime.config import EngineConfig
 from regime.decision import Decision
 from regime.events import AnyEvent, StreamKey
 from regime_service.board import Board
+from regime_service.keys import KeyRing
 
 
 class Receipt(NamedTuple):
@@ -89,3 +90,14 @@ class Ports:
     """Host names (without port, lower case) this service answers to; `*` answers to any."""
     body_bytes_max: int = 8 * 1024 * 1024
     reference_bytes_max: int = 512 * 1024 * 1024
+    keys: KeyRing | None = None
+    """Keys that open the service; None, or a ring without keys, and everybody is let in."""
+    metrics_open: bool = False
+    """Whether /metrics needs no key although there are keys."""
+    requests_per_s: float = 100.0
+    requests_burst: int = 2000
+    """What one key may ask: in the long run, and at once after a silence. Without keys nobody is told to wait."""
+    streams_max: int = 2000
+    key_streams_max: int = 1000
+    features_max: int = 4096
+    """What events may bring into being; see `regime_service.http.limits.Caps`."""

@@ -36,6 +36,32 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Further `Host` names it answers to (behind a proxy, say)."""
     queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
     """Requests that may wait to be written; one more gets 503 with Retry-After."""
+    streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """Streams that may come into being, of the whole installation; each holds up to 1 MiB. Those that exist go on."""
+    key_streams_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """Different streams that one key may send to."""
+    features_max: Annotated[int, Meta(ge=1, le=4096)] = 4096
+    """Features of one observation."""
+    header_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0
+    """Seconds in which the header of a request must be complete."""
+    body_timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 20.0
+    """Seconds in which a body must be complete; each 16 KiB that came buys one more."""
+    keep_alive_s: Annotated[int, Meta(ge=1, le=3600)] = 75
+    """Seconds after which a connection that asks nothing more is closed; a proxy should keep its own for less."""
+    connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 512
+    """Connections at once; one more takes the place of the oldest idle one, or gets 503."""
+    decode_memory_mb: Annotated[int, Meta(ge=512, le=1_000_000)] = 2048
+    """Address space (MiB) of the process that unpacks an uploaded reference; what needs more is refused."""
+    decode_timeout_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 120.0
+    """Seconds in which an uploaded reference must be unpacked."""
+    keys_file: str = ""
+    """Keys that open the service (`regime keys create`); empty: beside the store, `regimegate.keys.json`."""
+    metrics_open: bool = False
+    """Whether /metrics needs no key although there are keys."""
+    requests_per_s: Annotated[float, Meta(gt=0.0, le=1_000_000.0)] = 100.0
+    """Requests a second of one key in the long run; more get 429. Without keys nobody is told to wait."""
+    requests_burst: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """Requests of one key at once after a silence: a candle's close brings all of a bot's streams in one second."""
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -64,6 +90,10 @@ class Settings(Section, frozen=True, kw_only=True):
     logs: LogsSection = msgspec.field(default_factory=LogsSection)
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
 
+    def keys_path(self) -> Path:
+        """Return where the keys are kept; each store has its own unless `keys_file` says otherwise."""
+        return Path(self.server.keys_file or Path(self.store.file).with_suffix(".keys.json"))
+
 
 _SERVICE_KEYS: dict[str, type[Section]] = {"server": ServerSection, "store": StoreSection, "logs": LogsSection}
 
@@ -71,6 +101,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "host": ("server", "host"),
     "port": ("server", "port"),
     "store": ("store", "file"),
+    "keys": ("server", "keys_file"),
     "clock": ("clock",),
     "mode": ("mode",),
     "preset": ("preset",),
@@ -119,6 +150,12 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
     except OperatorError as error:
         raise OperatorError(f"{source}: {error}") from None
     return Settings(engine=config, **sections)
+
+
+def child_environment() -> dict[str, str]:
+    """Return what a process of ours needs of the environment to run at all; whatever else stands there stays here."""
+    names = ("DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _read(file: str) -> dict[str, Any]:

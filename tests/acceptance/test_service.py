@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import io
 import resource
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import apsw
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from regime_service.testing import Served
@@ -150,3 +158,106 @@ def test_a_foreign_host_and_a_foreign_page_are_refused(serve: Serve) -> None:
     assert served.get("/v1/thresholds", {"Host": "evil.example"}, **STREAM).status == 403
     assert served.get("/v1/thresholds", {"Origin": "http://evil.example"}, **STREAM).status == 403
     assert served.get("/healthz").status == 200
+
+
+def test_a_public_address_without_a_key_is_refused_and_with_one_it_serves_who_bears_it(tmp_path: Path) -> None:
+    store, public = ("--store", str(tmp_path / "store.db")), ("--host", "0.0.0.0", "--port", "0")
+    refused = regime("serve", *store, *public, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "without keys only loopback is safe" in refused.stderr
+    assert "regime keys create" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    made = regime("keys", "create", "--scope", "read", *store, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    served = Served(tmp_path, 'clock = "event"\n', "--host", "0.0.0.0")
+    try:
+        served.address = served.address.replace("0.0.0.0", "127.0.0.1")
+        key = made.stdout.strip()
+        assert served.get("/readyz").status == 401
+        assert served.get("/readyz", {"Authorization": f"Bearer {key}"}).status == 200
+    finally:
+        served.stop()
+    assert regime("keys", "revoke", key[4:12], *store, cwd=tmp_path).returncode == 0
+    refused = regime("serve", *store, *public, cwd=tmp_path)
+    assert (refused.returncode, "without keys" in refused.stderr) == (2, True)
+
+
+def test_a_running_service_notices_new_and_revoked_keys_and_keeps_whose_word_it_was(
+    serve: Serve, tmp_path: Path
+) -> None:
+    served = serve()
+    store = ("--store", str(served.store))
+    served.post("/v1/observations", rows(0, 60))
+    assert served.get("/v1/explain", **STREAM).status == 200
+    key = regime("keys", "create", "--scope", "admin", *store, cwd=tmp_path).stdout.strip()
+    bearer = {"Authorization": f"Bearer {key}"}
+
+    def refused_soon(headers: dict[str, str]) -> None:
+        end_s = time.monotonic() + 5
+        while served.get("/v1/explain", headers, **STREAM).status != 401:
+            assert time.monotonic() < end_s, "not noticed within 5 s"
+            time.sleep(0.1)
+
+    refused_soon({})
+    word = b'{"model": "m", "state": "HALTED", "actor": "ana", "reason": "r", "id": "x"}'
+    said = served.request("POST", "/v1/overrides", word, {**bearer, "Content-Type": "application/json"})
+    assert said.status == 200, said.body
+    overrides = served.get("/v1/explain", bearer, **STREAM).json()["overrides"]
+    assert [o["key_id"] for o in overrides] == [key[4:12]]
+    assert regime("keys", "revoke", key[4:12], *store, cwd=tmp_path).returncode == 0
+    refused_soon(bearer)
+    assert served.stop() == 0
+    for file in tmp_path.iterdir():
+        assert key[13:].encode() not in file.read_bytes(), file
+
+
+def test_two_hundred_hostile_clients_hold_little_memory_and_bots_are_still_answered(serve: Serve) -> None:
+    served = serve('clock = "event"\n[server]\nheader_timeout_s = 2.0\nconnections_max = 150\n')
+    served.post("/v1/observations", rows(0, 60))
+    served.get("/v1/thresholds", **STREAM)
+    host, port = served.address.split(":")
+
+    def resident_bytes() -> int:
+        pages = Path(f"/proc/{served.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
+
+    before = resident_bytes()
+    hostile = []
+    post = (
+        b"POST /v1/equity HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    # A header without end, a small body without end, and 64 KiB of a body of 8 MiB.
+    kinds = [b"GET / HTTP/1.1\r\nX: " + b"x" * 30_000, post % 100, post % 8_000_000 + b" " * 65_000]
+    bot = http.client.HTTPConnection(served.address, timeout=5)
+    try:
+        for i in range(200):
+            hostile.append(socket.create_connection((host, int(port)), timeout=10))
+            with contextlib.suppress(OSError):  # It may have had to make room already.
+                hostile[-1].sendall(kinds[i % 3])
+        for _ in range(3):
+            begun_s = time.monotonic()
+            bot.request("GET", f"/v1/thresholds?{urlencode(STREAM)}")
+            answer = bot.getresponse()
+            assert (answer.status, len(answer.read()) > 100) == (200, True)
+            assert time.monotonic() - begun_s < 3
+        grown = resident_bytes() - before
+        assert grown < 64 * 1024 * 1024, grown
+    finally:
+        bot.close()
+        for sock in hostile:
+            sock.close()
+
+
+def test_a_hostile_upload_ends_in_422_and_the_service_goes_on(serve: Serve) -> None:
+    served = serve('clock = "event"\n[server]\ndecode_memory_mb = 512\n')
+    served.post("/v1/observations", rows(0, 60))
+    out = io.BytesIO()
+    many = 1_900_000
+    # Some 100 kB on the wire, half a gigabyte unpacked.
+    pq.write_table(pa.table({"a": np.zeros(many), "t": pa.array(["x" * 300] * many)}), out, compression="zstd")
+    refused = served.put("/v1/models/m/references/v1", out.getvalue(), "application/vnd.apache.parquet")
+    assert (refused.status, refused.headers["content-type"]) == (422, "application/problem+json")
+    assert "512 MiB" in refused.json()["detail"]
+    taken = served.put("/v1/models/m/references/v1", b"a,b\n" + b"1,2\n3,4\n5,6\n" * 30, "text/csv")
+    assert (taken.status, taken.json()["rows"]) == (200, 90)
+    assert served.get("/v1/thresholds", **STREAM).status == 200

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.metadata
+import os
 import re
 import secrets
 import tempfile
@@ -28,16 +29,18 @@ from regime.decision import Decision, to_answer
 from regime.errors import CallerError, FieldError, Unavailable
 from regime.events import AnyEvent, Candle, Command, Equity, Event, Observation, Recalibrated, StreamKey, Trade
 from regime.reference import Reference
-from regime_service.http import problems, schema
+from regime_service.http import docs, problems, schema
+from regime_service.http.auth import KEY_ID, Door, needed
 from regime_service.http.gate import Gate
 from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
+from regime_service.http.limits import Caps, Limiter
 from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, PeakReset, Query
 from regime_service.ports import Ports, Receipt
 from regime_service.stores.sqlite import new_ulid
 
-DecodeReference = Callable[[bytes, str], Reference]
-"""(body, media type) -> the sample. Called in a worker thread, one at a time. Raises `CallerError`, or `ValueError` in
-words, where the bytes are no reference."""
+DecodeReference = Callable[[IO[bytes], str], Reference]
+"""(file with the body, media type) -> the sample. Called in a worker thread, one at a time. Raises `CallerError`, or
+`ValueError` in words, where the bytes are no reference."""
 
 E = TypeVar("E", bound=Event)
 
@@ -53,6 +56,10 @@ OFF_LOOP_BYTES = 256 * 1024
 SPOOL_BYTES = 4 * 1024 * 1024
 """What of a reference is held in memory while it comes in; the rest goes to a temporary file."""
 DECISIONS_MAX = 1_000
+OVERRIDES_MAX = 1_000
+"""Overrides in force at once: each is looked at with every event of its model."""
+UPLOADS_MAX = 4
+"""References that may come in at once: each may fill half a gigabyte of the temporary folder."""
 
 _ARRAY = re.compile(rb"\s*\[")
 _ETAG = re.compile(r'(?:W/)?"[^"]*"')
@@ -86,8 +93,8 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
         title="regimegate",
         version=VERSION,
         summary="Tells trading bots which market regime they are in, and whether to trade in it.",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
     _route(app, _Api(ports, decode_reference))
@@ -98,16 +105,27 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
         health=ports.health,
         body_bytes_max=ports.body_bytes_max,
         reference_bytes_max=ports.reference_bytes_max,
+        door=Door(
+            ports.keys,
+            metrics_open=ports.metrics_open,
+            requests=Limiter(per_s=ports.requests_per_s, burst=ports.requests_burst),
+        ),
     )
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            document["components"] = {"schemas": schema.components()}
+            document["components"] = {"schemas": schema.components(), "securitySchemes": schema.SECURITY}
             app.openapi_schema = document
         return app.openapi_schema
 
+    async def get_docs(_request: Request) -> Response:
+        return Response(
+            docs.page(app.openapi()), media_type="text/html", headers={"Content-Security-Policy": docs.POLICY}
+        )
+
     app.openapi = openapi  # type: ignore[method-assign]
+    app.add_api_route("/docs", get_docs, include_in_schema=False, response_class=Response)
     return app
 
 
@@ -122,6 +140,11 @@ class _Api:
         self._ports = ports
         self._decode_reference = decode_reference
         self._decoding = asyncio.Lock()
+        self._uploads = 0
+        self._caps = Caps(
+            lambda: ports.board.now.decisions, streams_max=ports.streams_max, key_streams_max=ports.key_streams_max,
+            features_max=ports.features_max,
+        )  # fmt: skip
 
     # --- events in ---
 
@@ -149,7 +172,7 @@ class _Api:
         self._refuse_future(events, single=single)
         receipt = Receipt(0, 0, 0, 0, (), ())
         if events:
-            receipt = await self._ingest(cast(Sequence[AnyEvent], events), single=single, keep=keep)
+            receipt = await self._ingest(request, cast(Sequence[AnyEvent], events), single=single, keep=keep)
         answer: dict[str, Any] = {
             "accepted": receipt.accepted,
             "duplicates": receipt.duplicates,
@@ -162,6 +185,7 @@ class _Api:
 
     async def _ingest(
         self,
+        request: Request,
         events: Sequence[AnyEvent],
         *,
         single: bool,
@@ -169,14 +193,22 @@ class _Api:
         references: dict[str, bytes] | None = None,
     ) -> Receipt:
         on_conflict: Literal["refuse", "keep"] = "keep" if keep else "refuse"
+        done = None
         try:
-            return await self._ports.ingest(events, on_conflict=on_conflict, references=references)
+            done = self._caps.admit(events, request.scope.get(KEY_ID))
+            receipt = await self._ports.ingest(events, on_conflict=on_conflict, references=references)
+            done(True)
+            done = None
+            return receipt
         except CallerError as error:
             if not single:
                 raise
             # Paths name the item of a batch; who sent one object did not send a batch.
             errors = [FieldError(e.path.removeprefix("[0]").removeprefix("."), e.message) for e in error.errors]
             raise CallerError(error.detail, status=error.status_hint, errors=errors) from None
+        finally:
+            if done is not None:
+                done(False)
 
     def _refuse_future(self, events: Iterable[Event], *, single: bool) -> None:
         if self._ports.config.clock == "event":
@@ -224,17 +256,26 @@ class _Api:
             symbol=query.maybe("symbol"), timeframe=query.maybe("timeframe"),
             ts_ms=None if event_clock else now_ms,
         )  # fmt: skip
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-            async for chunk in request.stream():
-                if chunk:
-                    await anyio.to_thread.run_sync(_spooled, spool, chunk)
-            # One at a time: a reference unpacked is many times its size on the wire.
-            async with self._decoding:
-                reference, reference_id, raw = await anyio.to_thread.run_sync(self._decoded, spool, media)
+        if self._uploads >= UPLOADS_MAX:
+            raise Unavailable(
+                f"{UPLOADS_MAX} references are coming in already. Nothing was stored. Send it again in a while.",
+                retry_after_s=10,
+            )
+        self._uploads += 1
+        try:
+            with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+                async for chunk in request.stream():
+                    if chunk:
+                        await anyio.to_thread.run_sync(_spooled, spool, chunk)
+                # One at a time: a reference unpacked is many times its size on the wire.
+                async with self._decoding:
+                    reference, reference_id, raw = await anyio.to_thread.run_sync(self._decoded, spool, media)
+        finally:
+            self._uploads -= 1
         if trained_until_ms is None:
             trained_until_ms = reference.trained_until_ms
         event = msgspec.structs.replace(event, reference_id=reference_id, trained_until_ms=trained_until_ms)
-        receipt = await self._ingest([event], single=True, references={reference_id: raw})
+        receipt = await self._ingest(request, [event], single=True, references={reference_id: raw})
         return _json(
             {
                 "reference_id": reference_id, "version": event.version, "rows": reference.rows,
@@ -244,12 +285,11 @@ class _Api:
         )  # fmt: skip
 
     def _decoded(self, spool: IO[bytes], media: str) -> tuple[Reference, str, bytes]:
-        spool.seek(0)
-        body = spool.read()
-        if not body:
+        if not spool.seek(0, os.SEEK_END):
             raise CallerError("The body is empty: send the training-period sample, one row a candle.", status=400)
+        spool.seek(0)
         try:
-            reference = self._decode_reference(body, media)
+            reference = self._decode_reference(spool, media)
         except ValueError as error:
             raise CallerError(
                 f"The body could not be read as a reference ({media}): {error}. Nothing was stored.", status=422
@@ -340,16 +380,23 @@ class _Api:
         if override.id is not None and not _OVERRIDE_ID.fullmatch(override.id):
             message = "must be 1 to 128 letters, digits or any of . _ : ~ - (it becomes part of an address)"
             raise CallerError(f"id {message}.", errors=[FieldError("id", message)])
+        standing = self._ports.overrides()
+        if override.id not in standing and len(standing) >= OVERRIDES_MAX:
+            raise CallerError(
+                f"{OVERRIDES_MAX} overrides are in force already. Nothing was changed. Delete those that are over "
+                "(`/v1/explain` lists them); one without symbol and timeframe stands for all streams of a model."
+            )
         command = Command(
             id=override.id or new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="set", ts_ms=at_ms,
             model=override.model, symbol=override.symbol, timeframe=override.timeframe, side=override.side,
             state=override.state, until_ms=override.until_ms, actor=override.actor, reason=override.reason,
+            key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
-        standing = self._ports.overrides().get(command.id)
-        if standing is not None and msgspec.structs.replace(standing, ts_ms=at_ms, key_id=None) == command:
-            # The same word again, with the same id. It was spoken when it was spoken.
-            command = standing
-        await self._ingest([command], single=True)
+        same = standing.get(command.id)
+        if same is not None and _unsigned(same, at_ms) == _unsigned(command, at_ms):
+            # The same word again, with the same id. It was spoken when it was spoken, by whoever spoke it first.
+            command = same
+        await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
 
     async def post_peak_reset(self, request: Request) -> Response:
@@ -363,9 +410,9 @@ class _Api:
         command = Command(
             id=new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="reset-peak",
             ts_ms=self._operator_ms(asked[0].model), model=asked[0].model, actor=asked[0].actor,
-            reason=asked[0].reason,
+            reason=asked[0].reason, key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
-        await self._ingest([command], single=True)
+        await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
 
     async def delete_override(self, request: Request) -> Response:
@@ -381,8 +428,9 @@ class _Api:
         command = Command(
             id=standing.id, action="clear", ts_ms=self._operator_ms(standing.model), model=standing.model,
             symbol=standing.symbol, timeframe=standing.timeframe, side=standing.side,
+            key_id=request.scope.get(KEY_ID),
         )  # fmt: skip
-        await self._ingest([command], single=True)
+        await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
 
     def _operator_ms(self, model: str) -> int:
@@ -462,6 +510,10 @@ async def _parsed(raw: bytes, kind: type[E], *, ndjson: bool = False) -> list[E]
     return await anyio.to_thread.run_sync(lambda: codec.parse(raw, kind, ndjson=ndjson))
 
 
+def _unsigned(command: Command, ts_ms: int) -> Command:
+    return msgspec.structs.replace(command, ts_ms=ts_ms, key_id=None)
+
+
 def _is_array(raw: bytes) -> bool:
     return _ARRAY.match(raw) is not None
 
@@ -538,6 +590,7 @@ _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 def _route(app: FastAPI, api: _Api) -> None:
     def add(method: str, path: str, endpoint: Callable[..., Any], tag: str, extra: dict[str, Any]) -> None:
         summary, _, description = extra.pop("x-text").partition("\n")
+        schema.locked(extra, needed(method, path))
         app.add_api_route(
             path, endpoint, methods=[method], response_class=Response, response_model=None, tags=[tag],
             operation_id=endpoint.__name__, summary=summary, description=description.strip(), openapi_extra=extra,

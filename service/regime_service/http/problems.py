@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from regime.errors import CallerError, FieldError, RegimeError, Unavailable
+from regime_service.keys import redact
 
 MEDIA_TYPE = "application/problem+json"
 DETAIL_LENGTH_MAX = 2_000
@@ -34,11 +35,13 @@ KINDS = {
     403: Kind("refused", "The request is refused"),
     404: Kind("unknown", "Nothing is known by that name"),
     405: Kind("method", "This address does not take that method"),
+    408: Kind("timeout", "The request took too long to come"),
     409: Kind("conflict", "Something else is stored under the same key"),
     413: Kind("too-large", "The body is too large"),
     415: Kind("media-type", "The body is of a kind that is not taken here"),
     422: Kind("invalid", "A value makes no sense"),
     429: Kind("rate", "Too many requests"),
+    431: Kind("header", "The header of the request is too large"),
     503: Kind("unavailable", "The service cannot take this now"),
 }
 
@@ -61,11 +64,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def clean(text: str, length_max: int = DETAIL_LENGTH_MAX) -> str:
-    """Return `text` as something any JSON reader and any terminal can take: no lone surrogates, no control characters.
+    """Return `text` as something any JSON reader and any terminal can take: no lone surrogates, no control characters,
+    and no key: an error ends up in the log of whoever asked.
 
     >>> clean("a\\ud800b\\x1b")
     'a\\\\ud800b\\\\x1b'
     """
+    text = redact(text)
     short = text if len(text) <= length_max else text[: length_max - 3] + "..."
     plain = "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in short)
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -35,6 +35,7 @@ from regime.events import (
     Trade,
 )  # fmt: skip
 from regime_service.http import problems
+from regime_service.keys import AccessScope
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -325,12 +326,14 @@ def one_or_many(name: str, *, ndjson: bool) -> dict[str, Any]:
 
 _WHEN = {
     400: "The body or the query cannot be read.",
-    403: "Refused: the Host is not one of ours, or a page of another site asks.",
+    401: "There are keys, and the request bears none, a wrong one or a revoked one.",
+    403: "Refused: the Host is not one of ours, a page of another site asks, or the key has not the scope.",
     404: "No such stream or model.",
     409: "Something else is stored under the same key; nothing was changed.",
     413: "The body is over the limit.",
     415: "The Content-Type is not one that is taken here.",
     422: "A value makes no sense; `errors` names it.",
+    429: "This key (or address) asks too often. Ask again after `Retry-After` seconds. Never without keys.",
     503: "The queue is full, or the store has failed. Ask again after `Retry-After` seconds.",
 }
 
@@ -352,13 +355,7 @@ def operation(
     """
     responses: dict[str, Any] = {"200": {"description": about, "content": ok}, **(others or {})}
     for status in sorted({*errors, 403}):
-        answer: dict[str, Any] = {
-            "description": f"{HTTPStatus(status).phrase}. {_WHEN[status]}",
-            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": REF + "Problem"}}},
-        }
-        if status == 503:
-            answer["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}
-        responses[str(status)] = answer
+        responses[str(status)] = _refusal(status)
     text = {"type": "string", "minLength": 1, "maxLength": LABEL_LENGTH_MAX}
     found: dict[str, Any] = {"responses": responses}
     parameters = [
@@ -371,6 +368,33 @@ def operation(
     if body is not None:
         found["requestBody"] = body
     return found
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": f"{HTTPStatus(status).phrase}. {_WHEN[status]}",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": REF + "Problem"}}},
+    }
+    if status in (429, 503):
+        answer["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}
+    return answer
+
+
+SECURITY: dict[str, Any] = {
+    "key": {
+        "type": "http", "scheme": "bearer",
+        "description": "A key made by `regime keys create`. Only where there are keys: an open loopback asks for none. "
+        "The scope `read` looks, `ingest` sends and looks, `admin` does everything.",
+    }
+}  # fmt: skip
+
+
+def locked(operation: dict[str, Any], scope: AccessScope | None) -> None:
+    """Say in an operation which scope its key needs; None: it needs no key."""
+    if scope is not None:
+        operation["security"] = [{}, {"key": [scope]}]
+        for status in (401, 429, 503):
+            operation["responses"][str(status)] = _refusal(status)
 
 
 MILLIS = (0, TS_MS_MAX)

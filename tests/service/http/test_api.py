@@ -501,7 +501,7 @@ def test_a_version_that_is_too_long_is_422(service: Any) -> None:
 
 
 def test_a_decoder_that_says_in_words_what_is_wrong_is_422(make_service: Callable[..., Any]) -> None:
-    def refuse(_raw: bytes, _media: str) -> Any:
+    def refuse(_file: Any, _media: str) -> Any:
         raise ValueError("feature names stand twice: f1")
 
     response = put(make_service(ports={"decode_reference": refuse}), b"f1,f1\n1,1\n")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import html
 import json
 import logging
 from collections.abc import Callable
@@ -11,6 +14,8 @@ from typing import Any
 import pytest
 
 from regime.errors import Unavailable
+from regime_service.http import docs
+from regime_service.http import gate as gate_file
 from regime_service.http.gate import Gate, Site, read_host, same_site
 from regime_service.ports import Health
 
@@ -111,6 +116,39 @@ def test_a_body_without_announced_length_is_counted_as_it_comes(make_service: Ca
     assert (status, headers["connection"]) == (413, "close")
 
 
+def test_large_bodies_share_a_bounded_memory_and_a_candle_always_passes(
+    make_service: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_file, "BODIES_BYTES_MAX", 1000)
+    monkeypatch.setattr(gate_file, "SMALL_BYTES", 800)
+    service = make_service()
+    large = b"[" + b" " * 1200 + b"]"
+
+    async def both() -> tuple[Any, Any]:
+        async def slow_body() -> Any:
+            yield b"[" + b" " * 899
+            while not release.is_set():
+                await asyncio.sleep(0)
+            yield b"]"
+
+        release = asyncio.Event()
+        json_type = {"Content-Type": "application/json"}
+        first = asyncio.create_task(service._ask("POST", "/v1/equity", content=slow_body(), headers=json_type))
+        await asyncio.sleep(0.05)
+        refused = await service._ask("POST", "/v1/equity", content=large[:850] + b"]", headers=json_type)
+        small = await service._ask("POST", "/v1/equity", content=b"[]", headers=json_type)
+        release.set()
+        return [refused.status_code, small.status_code, (await first).status_code], refused
+
+    statuses, refused = service._runner.run(both())
+    assert statuses == [503, 200, 200]
+    assert refused.headers["Retry-After"] == "1"
+    assert "smaller batches" in refused.json()["detail"]
+    again = service.request("POST", "/v1/equity", content=b"[" + b" " * 900 + b"]",
+                            headers={"Content-Type": "application/json"})  # fmt: skip
+    assert again.status_code == 200, "what was held is let go with the request"
+
+
 def test_a_reference_has_a_limit_of_its_own(make_service: Callable[..., Any]) -> None:
     service = make_service(ports={"body_bytes_max": 10, "reference_bytes_max": 50})
     path, csv = "/v1/models/m/references/v1", {"Content-Type": "text/csv"}
@@ -140,9 +178,81 @@ def test_answers_of_the_api_are_not_to_be_kept_and_none_is_to_be_guessed_at(serv
     for response in (service.thresholds(), service.warm(), service.get("/v1/nothing")):
         assert response.headers["Cache-Control"] == "no-store"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
-    page = service.get("/")
-    assert "Cache-Control" not in page.headers
-    assert page.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/metrics", "/openapi.json", "/nothing"])
+def test_what_a_browser_may_show_cannot_be_framed_sniffed_kept_or_followed(service: Any, path: str) -> None:
+    headers = service.get(path).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert all(len(headers.get_list(name)) == 1 for name in headers), "a header stands twice"
+
+
+def test_a_page_may_run_our_files_only_unless_it_brings_a_policy_of_its_own() -> None:
+    def answer(*own: tuple[bytes, bytes]) -> dict[bytes, bytes]:
+        sent: list[Any] = []
+
+        async def page(_scope: Any, _receive: Any, send: Any) -> None:
+            headers = [(b"Content-Type", b"text/html; charset=utf-8"), *own]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        well = Health(ready=True, reason="", queue_depth=0, queue_max=1)
+        gate = Gate(page, hosts=frozenset({"*"}), health=lambda: well, body_bytes_max=1, reference_bytes_max=1)
+        asyncio.run(gate(scope(path="/"), receive, send))
+        return {name.lower(): value for name, value in sent[0]["headers"]}
+
+    policy = answer()[b"content-security-policy"]
+    assert policy == gate_file.PAGE_POLICY.encode()
+    assert b"script-src 'self'" in policy
+    mine = answer((b"Content-Security-Policy", b"default-src 'none'"), (b"Cache-Control", b"max-age=60"))
+    assert (mine[b"content-security-policy"], mine[b"cache-control"]) == (b"default-src 'none'", b"max-age=60")
+
+
+def test_the_docs_bring_no_script_and_load_nothing_from_anywhere(service: Any) -> None:
+    response = service.get("/docs")
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    text = response.text
+    assert "<script" not in text
+    assert "http:" not in text.replace("https:", "http:")
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in response.headers["Content-Security-Policy"]
+    for path, item in service.document["paths"].items():
+        for method, operation in item.items():
+            assert f"{method.upper()} {path}" in text
+            assert html.escape(operation["summary"]) in text
+    for name in service.document["components"]["schemas"]:
+        assert f'id="{name}"' in text
+
+
+def test_the_docs_escape_what_the_document_says() -> None:
+    nasty = "<script>alert(1)</script>\"'&"
+    schema = {"type": "string", "enum": [nasty], "description": nasty}
+    document = {
+        "info": {"title": nasty, "version": nasty, "summary": nasty},
+        "paths": {f"/{nasty}": {"get": {
+            "summary": nasty, "description": nasty, "security": [{}, {"key": [nasty]}],
+            "parameters": [{"name": nasty, "in": "query", "required": True, "schema": schema, "description": nasty}],
+            "requestBody": {"content": {nasty: {"schema": {"type": nasty, "default": nasty}}}},
+            "responses": {"200": {"description": nasty, "content": {nasty: {"schema": {"$ref": "#/" + nasty}}}}},
+        }}},
+        "components": {"schemas": {nasty: {"properties": {nasty: schema}, "description": nasty}}},
+    }  # fmt: skip
+    assert "<script" not in docs.page(document)
 
 
 def test_what_nobody_foresaw_is_a_503_and_the_log_does_not_repeat_what_was_sent(

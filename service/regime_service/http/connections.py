@@ -1,0 +1,181 @@
+"""Connections that hold something and send nothing: how long they are borne with, and how many there may be.
+
+uvicorn by itself waits for ever for the rest of a header, for the rest of a body and for a reader that does not read,
+and keeps any number of header lines. Here each connection is in one of these phases, looked at once a second:
+
+| phase | begins | is given |
+| --- | --- | --- |
+| header | connected, or the first byte after an answer | `header_s` in all, and 64 KiB |
+| body | the header is complete | `body_s`, and a second more for each 16 KiB that came |
+| work | the body is complete | as long as it takes |
+| answer | the answer lies here unread | `answer_s`, and a second more for each 16 KiB of it |
+| rest | answered | uvicorn's keep-alive time |
+
+A slow line passes, a dripping one does not: bytes buy time, and time alone does not renew itself. When all places are
+taken a newcomer gets that of the oldest connection which is in `header`, else in `rest`; if every one is at work, 503.
+
+Nothing here runs per request but a few additions in `data_received`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar, NamedTuple
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from regime_service.http.problems import problem
+
+HEADER_BYTES_MAX = 64 * 1024
+REFUSED_BYTES_MAX = 8 * 1024 * 1024
+"""What is still taken, and thrown away, of a body that was refused."""
+PIPELINE_MAX = 32
+"""Requests that one connection may send ahead of their answers."""
+RATE_BYTES_MIN = 16 * 1024
+"""A second buys so many bytes of a body or an answer."""
+SWEEP_TICKS = 10
+"""uvicorn's ticks (0.1 s) between two looks at all connections."""
+
+
+class Patience(NamedTuple):
+    """How long connections are borne with (seconds), and how many there may be."""
+
+    header_s: float = 10.0
+    body_s: float = 20.0
+    answer_s: float = 30.0
+    connections_max: int = 512
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with an end to its patience. Make one by `protocol`."""
+
+    patience: ClassVar[Patience] = Patience()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.active_s = self.loop.time()
+        self._bytes_in = self._header_bytes = 0
+        self._phase: tuple[str, object] = ("", None)
+        self._phase_s, self._phase_bytes = self.active_s, 0
+        if len(self.connections) > self.patience.connections_max and not self._made_room():
+            self._refuse(
+                503, f"All {self.patience.connections_max} connections are at work. Nothing was read. Ask again."
+            )
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return  # Answered, and the rest is of no interest.
+        before = self.cycle
+        # Asked before the parser sees the data: its last piece completes the body.
+        body_to_come = before is not None and before.more_body
+        self.active_s = self.loop.time()
+        self._bytes_in += len(data)
+        super().data_received(data)
+        if self.cycle is not before:
+            self._header_bytes = 0
+        elif not body_to_come:
+            self._header_bytes += len(data)
+            if self._header_bytes > HEADER_BYTES_MAX:
+                self._refuse(431, f"The header of the request is over the limit of {HEADER_BYTES_MAX:,} bytes.")
+        elif before is not None and before.response_complete:
+            # A body that was refused before it came; it is thrown away, but not for ever.
+            self._header_bytes += len(data)
+            if self._header_bytes > REFUSED_BYTES_MAX:
+                self.transport.close()
+        if len(self.pipeline) > PIPELINE_MAX:
+            self.transport.abort()
+
+    def look(self, now_s: float) -> None:
+        """End the connection if it has been in its phase for longer than that is given."""
+        phase, size, given_s = self._now()
+        if phase != self._phase:
+            self._phase, self._phase_s, self._phase_bytes = phase, now_s, size
+        name, spent_s = phase[0], now_s - self._phase_s
+        match name:
+            case "header" if spent_s > given_s:
+                if self._header_bytes:
+                    self._refuse(408, f"The header of the request was not complete within {given_s:g} s.")
+                else:
+                    self.transport.close()
+            case "body" if spent_s > given_s + (size - self._phase_bytes) / RATE_BYTES_MIN:
+                self._refuse(
+                    408,
+                    "The body of the request came too slowly, or stopped coming. Nothing was stored. Send it again.",
+                )
+            case "answer" if spent_s > given_s + self._phase_bytes / RATE_BYTES_MIN:
+                # close() would wait for the very bytes that nobody reads.
+                self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as every other error is answered; `msg` is uvicorn's."""
+        self._refuse(400, f"{msg.rstrip('.')}: what came is no HTTP/1.1. Nothing was read of it.")
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a request has come, or is coming, that was not answered yet."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def rests(self) -> bool:
+        """Whether the last request was answered and nothing of another has come."""
+        return self.timeout_keep_alive_task is not None
+
+    def _now(self) -> tuple[tuple[str, object], int, float]:
+        """The phase, the bytes that count in it, and the seconds it is given. Two requests are two phases."""
+        cycle = self.cycle
+        if unread := self.transport.get_write_buffer_size():
+            return ("answer", None), unread, self.patience.answer_s
+        if self.transport.is_closing() or self.rests:
+            return ("rest", None), 0, 0.0
+        if not self.at_work:
+            return ("header", cycle), 0, self.patience.header_s
+        if cycle.more_body and not self.flow.read_paused:
+            return ("body", cycle), self._bytes_in, self.patience.body_s
+        return ("work", cycle), 0, 0.0
+
+    def _made_room(self) -> bool:
+        others = [c for c in self.connections if isinstance(c, PatientProtocol) and c is not self and not c.at_work]
+        others = [c for c in others if not c.transport.is_closing()]
+        if not others:
+            return False
+        min(others, key=lambda c: (c.rests, c.active_s)).transport.abort()
+        return True
+
+    def _refuse(self, status: int, detail: str) -> None:
+        self.transport.write(_answer(status, detail))
+        self.transport.close()
+
+
+def protocol(patience: Patience) -> type[PatientProtocol]:
+    """Return the protocol class with that patience, for `uvicorn.Config(http=...)`."""
+    return type("PatientProtocol", (PatientProtocol,), {"patience": patience})
+
+
+class PatientServer(uvicorn.Server):
+    """uvicorn, looking at its connections once a second."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % SWEEP_TICKS == 0:
+            now_s = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, PatientProtocol):
+                    connection.look(now_s)
+        return await super().on_tick(counter)
+
+
+def _answer(status: int, detail: str) -> bytes:
+    response = problem(status, detail, headers={"Connection": "close"})
+    lines = [f"HTTP/1.1 {status} {_PHRASES[status]}".encode()]
+    lines += [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
+
+
+_PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+__all__ = ["HEADER_BYTES_MAX", "Patience", "PatientProtocol", "PatientServer", "protocol"]
