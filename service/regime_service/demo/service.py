@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 START_S = 60.0
 """How long the service may take to answer at first: on a cold disk its libraries alone take many seconds to load."""
 STOP_S = 15.0
-REQUEST_S = 30.0
+REQUEST_S = 120.0
 _ANNOUNCED = "answers at "
 _LOG_LINES = 12
 
