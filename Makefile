@@ -142,6 +142,11 @@ powercut: $(VENV)/.stamp-dev ## 10,000 simulated power cuts on the store, and tw
 	$(PY) tests/torture/powercut.py --trials 200 --control normal
 	$(PY) tests/torture/powercut.py --trials 200 --control ack-early
 
+.PHONY: torture
+torture: $(VENV)/.stamp-dev ## Kill the service 1,000 times while bots send events, and one that must lose some (KILLS=n)
+	$(PY) tests/torture/sigkill.py --kills $(or $(KILLS),1000) $(ARGS)
+	$(PY) tests/torture/sigkill.py --kills 30 --control ack-early
+
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)
 	$(PY) docs/pictures/make_report_picture.py
