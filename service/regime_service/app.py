@@ -28,13 +28,14 @@ from regime.rules import Evidence
 from regime.watch import Watch, top_features
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
+from regime_service.http import operations
 from regime_service.http.api import create_app
 from regime_service.logs import reference_from_bytes
 from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.settings import Settings
-from regime_service.stores import StoreFailed
+from regime_service.stores import DeadLetter, StoreFailed
 from regime_service.stores.sqlite import SqliteStore
 
 log = logging.getLogger("regimegate")
@@ -140,6 +141,11 @@ class Service:
         found: list[Decision] = self._store.decisions(key, since_version, limit)
         return found
 
+    def dead_letters(self, closed: bool = False) -> list[DeadLetter]:
+        """Return the events that made judging fail, oldest first; with `closed` those that are dealt with as well."""
+        found: list[DeadLetter] = self._store.dead_letters(closed=closed) if self._store is not None else []
+        return found
+
     def explain(self, key: StreamKey) -> dict[str, Any]:
         """Return the evidence behind the current answer of `key`; `KeyError` if there is no such stream."""
         with self.runner.lock:
@@ -166,6 +172,7 @@ class Service:
             health=self.health,
             evidence=lambda: {key: view.evidence for key, view in self.board.now.views.items()},
             alarm_rates=lambda: {key: view.alarm_rates for key, view in self.board.now.views.items()},
+            dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
         )
         ports = Ports(
@@ -174,7 +181,9 @@ class Service:
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
             metrics=exposition(collector), hosts=frozenset(hosts),
         )  # fmt: skip
-        return create_app(ports, lambda raw, content_type: reference_from_bytes(raw, content_type)[0])
+        app = create_app(ports, lambda raw, content_type: reference_from_bytes(raw, content_type)[0])
+        operations.install(app, ports, self.dead_letters)
+        return app
 
 
 def explain(engine: Engine) -> dict[str, Any]:

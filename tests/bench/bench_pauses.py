@@ -4,7 +4,7 @@
 
 A bot wins 62 % of its trades (payoff 1), one signal every three candles. After 100 trades it loses `--streak` in a row,
 then earns as before. `paper`: a refused signal leaves a shadow trade. `blind`: it leaves nothing. Scores are spread
-over 0.80 - 0.95 and say nothing (`flat`), or 0.15 more of them wins 30 points more (`ranks`; then a raised threshold may
+over 0.80 - 0.95 and say nothing (`flat`), or 0.15 more of them wins 30 points more (`ranks`; a raised threshold may
 stand as well), or trades carry none. The engine is the service's, with its preset's rules; counted is how many bots
 trade again (a signal is taken at the full size), and after how many candles.
 """

@@ -9,7 +9,8 @@ was served. Then it goes on from there, up to three cuts a trial, so that cuts w
 them, and so are stores that were closed in good order and opened again.
 
 The disk: what `xSync` has seen is safe. Of the rest, by the trial's lot: nothing, a prefix, any subset, or a subset
-with some writes torn at a sector. Until the folder is synced, a new file may have no name and a deleted one may be back.
+with some writes torn at a sector. Until the folder is synced, a new file may have no name, and a deleted one may be
+back.
 
 The negative controls must lose, else this harness is blind: `normal` opens the store with `synchronous=NORMAL`,
 `ack-early` acknowledges before `commit`.
