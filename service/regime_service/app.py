@@ -33,6 +33,7 @@ from regime_service.http.api import create_app
 from regime_service.logs import reference_from_bytes
 from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
+from regime_service.retention import LOOK_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.settings import Settings
 from regime_service.stores import DeadLetter, StoreFailed
@@ -63,6 +64,7 @@ class Service:
         self._epoch = ""
         self._cannot_start: str | None = None
         self._store: Any = None
+        self.size = StoreSize(0, 0, None)
         self.on_failure: Callable[[str], None] = lambda reason: None
 
     def start(self) -> None:
@@ -82,9 +84,21 @@ class Service:
             )
             runner.start()
             self._runner = runner
+            self.look_after_store()
         except (StoreFailed, CorruptionError) as error:
             self._cannot_start = str(error)
             log.critical("the store cannot be used, every request is answered with 503: %s", error)
+
+    def look_after_store(self) -> list[str]:
+        """Warn where the disk is short, or the log old or large. Nothing is ever deleted: a replay needs the log."""
+        try:
+            self.size = measure(self._store.path, self._store.oldest_ms())
+        except (OSError, StoreFailed, CorruptionError):
+            return []  # The writer will find out what is wrong, and say it.
+        said = warnings(self.size, self._now_ms())
+        for sentence in said:
+            log.warning("%s", sentence)
+        return said
 
     def _failed(self, reason: str) -> None:
         self.on_failure(reason)
@@ -172,6 +186,7 @@ class Service:
             health=self.health,
             evidence=lambda: {key: view.evidence for key, view in self.board.now.views.items()},
             alarm_rates=lambda: {key: view.alarm_rates for key, view in self.board.now.views.items()},
+            store_size=lambda: self.size[:2],
             dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
         )
@@ -327,12 +342,20 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     service.on_failure = failed
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
+
+    async def look_after() -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.to_thread(service.look_after_store)
+
+    looking = asyncio.create_task(look_after())
     task = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started and not task.done():
         await asyncio.sleep(0.005)
     if server.started:
         announce()
     await task
+    looking.cancel()
     return code
 
 

@@ -94,6 +94,18 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("store", metavar="FILE")
     verify.set_defaults(run=_verify_log)
 
+    backup = commands.add_parser("backup", help="copy the store while the service runs, and check every row of it")
+    _common(backup)
+    backup.add_argument("file", metavar="FILE", help="where to; must not exist")
+    backup.add_argument("--store", metavar="FILE", help="the service's store (default regimegate.db)")
+    backup.set_defaults(run=_backup)
+
+    restore = commands.add_parser("restore", help="make a store from a back-up; its next service begins a new epoch")
+    _common(restore)
+    restore.add_argument("backup", metavar="BACKUP")
+    restore.add_argument("--store", metavar="FILE", help="where to; must not exist (default regimegate.db)")
+    restore.set_defaults(run=_restore)
+
     letters = commands.add_parser("dead-letter", help="events that made judging fail: list them, retry them, drop them")
     actions = letters.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, about in (
@@ -185,6 +197,24 @@ def _verify_log(arguments: argparse.Namespace) -> int:
     finally:
         store.close()
     print("sound: " + ", ".join(f"{count} {table}" for table, count in rows.items()))
+    return EXIT_DONE
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from regime_service.backup import copy_store
+
+    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.file
+    copied = copy_store(store, arguments.file)
+    print(f"backed up: {copied.events} events, {copied.size} bytes, every row read back: {arguments.file}")
+    return EXIT_DONE
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from regime_service.backup import copy_store
+
+    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.file
+    copied = copy_store(arguments.backup, store)
+    print(f"restored: {copied.events} events, every row read back: {store}; the next service on it begins a new epoch")
     return EXIT_DONE
 
 

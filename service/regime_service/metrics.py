@@ -123,6 +123,8 @@ class RegimeCollector(Collector):
         How often they rang, and how often they were asked to; called once a scrape.
     dead_letters
         How many are open.
+    store_size
+        Bytes of the store, and bytes free beside it.
     version
         Of this software.
     streams_max
@@ -138,6 +140,7 @@ class RegimeCollector(Collector):
         evidence: Callable[[], Mapping[StreamKey, Sequence[Evidence]]] = no_evidence,
         alarm_rates: Callable[[], Mapping[StreamKey, Mapping[str, AlarmRate]]] = no_rates,
         dead_letters: Callable[[], int] = lambda: 0,
+        store_size: Callable[[], tuple[int, int]] = lambda: (0, 0),
         version: str = "",
         streams_max: int = STREAMS_MAX,
     ) -> None:
@@ -147,6 +150,7 @@ class RegimeCollector(Collector):
         self._evidence = evidence
         self._alarm_rates = alarm_rates
         self._dead_letters = dead_letters
+        self._store_size = store_size
         self._version = version
         self._streams_max = streams_max
 
@@ -181,6 +185,9 @@ class RegimeCollector(Collector):
             "Streams paused because an event made judging fail (regime dead-letter list); 0 is well.",
             self._dead_letters(),
         )
+        size, free = self._store_size()
+        yield GaugeMetricFamily("regime_store_bytes", "Size of the store with its WAL, at the last look.", size)
+        yield GaugeMetricFamily("regime_store_free_bytes", "Room left on its disk, at the last look.", free)
         yield GaugeMetricFamily("regime_streams_unexported", "Streams left out of this scrape; 0 is well.", unexported)
 
     def _counts(self) -> Iterator[Metric]:

@@ -194,6 +194,12 @@ class SqliteStore:
                 if found == 0:
                     connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (new_ulid(now_ms, os.urandom(10)),))
                     connection.pragma("application_id", APPLICATION_ID)
+                elif (mark := self._meta(connection, "backup_ms")) is not None:
+                    # Versions after the back-up were given out already and will be given again: a new epoch.
+                    old = self._meta(connection, "epoch") or ""
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('restored_from', ?)", (f"{old} {mark}",))
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (_epoch_after(old, now_ms),))
+                    connection.execute("DELETE FROM meta WHERE name = 'backup_ms'")
                 if found < SCHEMA_VERSION:
                     connection.pragma("user_version", SCHEMA_VERSION)
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('opened_ms', ?)", (str(now_ms),))
@@ -288,6 +294,10 @@ class SqliteStore:
         foreign = isinstance(error, apsw.NotADBError) or self._read_only
         found = OperatorError if foreign else StoreFailed
         return found(f"the store {self._path} cannot be opened: {_sentence(error)}")
+
+    def _meta(self, connection: apsw.Connection, name: str) -> str | None:
+        rows: list[Any] = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchall()
+        return str(rows[0][0]) if rows else None
 
     def _read_epoch(self) -> str:
         rows = self._read("SELECT value FROM meta WHERE name = 'epoch'")
@@ -720,6 +730,36 @@ class SqliteStore:
             count, after = count + 1, int(rows[0][0])
             yield count, rows[0]
 
+    def oldest_ms(self) -> int | None:
+        """Return when the first event of the log was written; None for an empty log."""
+        rows = self._read("SELECT recorded_ms FROM events ORDER BY seq LIMIT 1")
+        return int(rows[0][0]) if rows else None
+
+    def copy_to(self, target: str | os.PathLike[str]) -> None:
+        """Copy one moment of the store into the empty file `target`, marked as a back-up and without a WAL.
+
+        In one step of SQLite's backup: done in many, it would begin anew with every group that is written meanwhile.
+        Raises `OperatorError` where the target cannot be written, `StoreFailed` where the store cannot be read.
+        """
+        try:
+            connection = apsw.Connection(os.fspath(target), flags=apsw.SQLITE_OPEN_READWRITE)
+        except apsw.Error as error:
+            raise OperatorError(f"the back-up cannot be written: {_sentence(error)}") from error
+        try:
+            with self._reader_lock, connection.backup("main", self._reader, "main") as backup:
+                while not backup.done:
+                    backup.step(-1)
+            connection.pragma("synchronous", "full")
+            connection.pragma("journal_mode", "delete")
+            now_ms = str(time.time_ns() // 1_000_000)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('backup_ms', ?)", (now_ms,))
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise self._damaged(str(error)) from error
+        except apsw.Error as error:
+            raise OperatorError(f"the back-up cannot be written: {_sentence(error)}") from error
+        finally:
+            connection.close()
+
     def close(self) -> None:
         with self._reader_lock:
             self._in_group = False
@@ -769,6 +809,15 @@ def new_ulid(now_ms: int, entropy: bytes) -> str:
     """
     number = now_ms << 80 | int.from_bytes(entropy[:10], "big")
     return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _epoch_after(old: str, now_ms: int) -> str:
+    """Return a new epoch that sorts after `old`, also where the clock stands in the past: clients ignore older ones."""
+    letters = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    old_ms = 0
+    for letter in old[:10]:
+        old_ms = old_ms << 5 | max(letters.find(letter), 0)
+    return new_ulid(max(now_ms, old_ms + 1), os.urandom(10))
 
 
 def _sum(*parts: int | str | bytes) -> bytes:
