@@ -147,6 +147,10 @@ torture: $(VENV)/.stamp-dev ## Kill the service 1,000 times while bots send even
 	$(PY) tests/torture/sigkill.py --kills $(or $(KILLS),1000) $(ARGS)
 	$(PY) tests/torture/sigkill.py --kills 30 --control ack-early
 
+.PHONY: faults
+faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of; prints what came of each
+	@$(PY) tests/torture/faults.py
+
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)
 	$(PY) docs/pictures/make_report_picture.py

@@ -22,6 +22,7 @@ from regime.edge import Edge
 from regime.engine import Engine, find_limits
 from regime.errors import CorruptionError, OperatorError, Unavailable
 from regime.events import SIDES, AnyEvent, Command, Recalibrated, Side, StreamKey
+from regime.fleet import Fleet
 from regime.outcomes import wilson_interval, win_rate, wins
 from regime.reference import Reference
 from regime.rules import Evidence
@@ -44,6 +45,15 @@ log = logging.getLogger("regimegate")
 EXIT_FAILED = 1
 FAREWELL_S = 2.0
 """How long a service whose store failed keeps answering 503 with the reason before it ends itself."""
+
+
+STUCK_S = 10.0
+"""How long the writer may take for one group before nobody is told ACTIVE any more: while it hangs, nothing goes stale.
+Fewer than 60, the lease of an answer; more than any healthy disk takes."""
+WATCH_EVERY_S = 0.25
+"""How often it is looked whether the writer thread lives."""
+LOOK_S = 2.0
+"""How long a look at the engines waits for the writer."""
 
 
 class Service:
@@ -89,6 +99,10 @@ class Service:
             self._cannot_start = str(error)
             log.critical("the store cannot be used, every request is answered with 503: %s", error)
 
+    def writer_failed(self) -> str | None:
+        """Return why nothing can be written any more; None while all is well, and where nothing ever could be."""
+        return None if self._runner is None else self._runner.failed
+
     def look_after_store(self) -> list[str]:
         """Warn where the disk is short, or the log old or large. Nothing is ever deleted: a replay needs the log."""
         try:
@@ -121,6 +135,8 @@ class Service:
         """Whether it can answer and store."""
         depth = 0 if self._runner is None else self._runner.queue_depth
         reason = self._cannot_start or (self._runner.failed if self._runner is not None else "the service is starting")
+        if reason is None and self._runner is not None and (busy_s := self._runner.busy_s) > STUCK_S:
+            reason = f"the store has not answered for {busy_s:.0f} s: the disk hangs, or is far too slow"
         return Health(reason is None, reason or "", depth, self.settings.server.queue_max)
 
     def digest(self) -> str:
@@ -155,6 +171,16 @@ class Service:
         found: list[Decision] = self._store.decisions(key, since_version, limit)
         return found
 
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Fleet]:
+        # Not for ever: the writer holds the lock while a disk hangs, and the door must go on saying so.
+        if not self.runner.lock.acquire(timeout=LOOK_S):
+            raise Unavailable("the writer is busy; ask again", retry_after_s=5)
+        try:
+            yield self.runner.fleet
+        finally:
+            self.runner.lock.release()
+
     def dead_letters(self, closed: bool = False) -> list[DeadLetter]:
         """Return the events that made judging fail, oldest first; with `closed` those that are dealt with as well."""
         found: list[DeadLetter] = self._store.dead_letters(closed=closed) if self._store is not None else []
@@ -162,16 +188,16 @@ class Service:
 
     def explain(self, key: StreamKey) -> dict[str, Any]:
         """Return the evidence behind the current answer of `key`; `KeyError` if there is no such stream."""
-        with self.runner.lock:
-            return explain(self.runner.fleet.engine(key))
+        with self._looking() as fleet:
+            return explain(fleet.engine(key))
 
     def overrides(self) -> dict[str, Command]:
-        with self.runner.lock:
-            return self.runner.fleet.overrides()
+        with self._looking() as fleet:
+            return fleet.overrides()
 
     def has_model(self, model: str) -> bool:
-        with self.runner.lock:
-            return model in self.runner.fleet.models
+        with self._looking() as fleet:
+            return model in fleet.models
 
     def event_now_ms(self, model: str) -> int:
         decisions = self.board.now.decisions
@@ -348,14 +374,22 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
             await asyncio.sleep(LOOK_EVERY_S)
             await asyncio.to_thread(service.look_after_store)
 
-    looking = asyncio.create_task(look_after())
+    async def watch() -> None:
+        # A thread that fails says so itself; this is for one that ends without a word.
+        while code == 0:
+            await asyncio.sleep(WATCH_EVERY_S)
+            if (reason := service.writer_failed()) is not None:
+                failed(reason)
+
+    tasks = [asyncio.create_task(look_after()), asyncio.create_task(watch())]
     task = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started and not task.done():
         await asyncio.sleep(0.005)
     if server.started:
         announce()
     await task
-    looking.cancel()
+    for each in tasks:
+        each.cancel()
     return code
 
 

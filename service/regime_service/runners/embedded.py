@@ -16,6 +16,7 @@ import logging
 import platform
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
@@ -125,6 +126,7 @@ class EmbeddedRunner:
         self._fleet = Fleet(config, self._reference, self._calibration)
         self._lock = threading.Lock()
         self._failed: str | None = None
+        self._busy_since_s: float | None = None
         self._letters: dict[StreamKey, _Letter] = {}
         self._last_seq = 0
         self._snapshot_seq = 0
@@ -225,6 +227,16 @@ class EmbeddedRunner:
         return self._failed
 
     @property
+    def busy_s(self) -> float:
+        """Seconds that the group in hand has taken so far; 0 while the writer waits for events.
+
+        Time does not pass for streams meanwhile: nothing goes stale while the writer hangs in a disk that does not
+        answer. Whoever gives answers must look here.
+        """
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    @property
     def queue_depth(self) -> int:
         return self._queue.qsize()
 
@@ -285,8 +297,10 @@ class EmbeddedRunner:
             pass
         with self._lock:
             if jobs or self._due() is not None:
+                self._busy_since_s = time.monotonic()
                 try:
                     self._group(jobs)
+                    self._busy_since_s = None
                 except BaseException:
                     for job in jobs:
                         if not job.done.done():
