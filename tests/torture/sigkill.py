@@ -42,7 +42,15 @@ from regime.replay import replay
 from regime_service import settings
 from regime_service.stores.sqlite import SqliteStore
 
-CONFIG = 'clock = "event"\nwarmup_observations = 5\n[store]\nsnapshot_every = 100\n'
+CONFIG = """
+clock = "event"
+warmup_observations = 5
+[[detectors]]
+kind = "adwin"
+[store]
+snapshot_every = 100
+"""
+"""Detectors that need no calibration: a stream without a reference would find its limits anew with every start."""
 CANDLE_MS = 300_000
 
 

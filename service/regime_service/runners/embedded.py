@@ -449,8 +449,10 @@ class EmbeddedRunner:
         if state.error is None:
             return
         if letter is None:
-            letter_id = self._store.open_letter(self._last_seq, key, state.error, self._now_ms())
-            log.error("stream %s is paused, event %d made judging fail: %s", key, self._last_seq, state.error)
+            # Not always this event: a stream that joins its model later is first told what stands for the model.
+            seq = self._store.number_of(codec.decode(state.poison))
+            letter_id = self._store.open_letter(seq, key, state.error, self._now_ms())
+            log.error("stream %s is paused, event %d made judging fail: %s", key, seq, state.error)
             self._letters[key] = _Letter(letter_id, state.poison, state.error)
         elif isinstance(event, Command) and event.action in ("retry", "drop"):
             self._store.letter_failed_again(letter.id, state.error)

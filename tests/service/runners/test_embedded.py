@@ -378,11 +378,14 @@ class Brittle:
     """A detector that cannot take a feature over 100."""
 
     broken = True
+    broken_at_reset = False
 
     def __init__(self) -> None:
         self._rows = np.zeros(1)
 
     def reset(self, reference: Reference) -> None:
+        if self.broken_at_reset:
+            raise ArithmeticError("at reset")
         self._rows = np.zeros(1)
 
     def update(self, x: Any) -> None:
@@ -525,6 +528,23 @@ def test_a_program_that_can_take_the_event_closes_the_letter_when_it_judges_the_
     worse = start(BRITTLE)
     assert told(worse) == (TradingState.REDUCING, ["engine-error"])
     assert worse._store.dead_letters()[0].seq == 22, "the event in the log, not the restart"
+
+
+def test_a_stream_that_joins_a_model_whose_reference_fails_blames_the_reference(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load("regime.detectors", BRITTLE.detectors[0].kind if BRITTLE.detectors else "")
+    monkeypatch.setattr(loaded, "broken_at_reset", True)
+    runner = start(BRITTLE)
+    sample = reference()
+    event = Recalibrated(model="m", version="1", reference_id=sample.reference_id)
+    runner.submit([event], references={sample.reference_id: sample.to_bytes()}).result(30)
+    runner.submit([observation(0)]).result(30)
+    (letter,) = runner._store.dead_letters()
+    assert (letter.seq, letter.kind) == (1, "recalibrated")
+    runner.stop()
+    again = start(BRITTLE)
+    assert again._store.dead_letters(closed=True) == [letter], "a restart comes to the same"
 
 
 @pytest.mark.parametrize("letter", [7, None])
