@@ -136,6 +136,21 @@ bench-detection: $(VENV)/.stamp-dev $(FROUROS)/.stamp-0.9.0 ## The detectors bes
 bench-outcomes: $(VENV)/.stamp-dev ## What thresholds and pauses cost on simulated bots, on fresh seeds (SEED=n, QUICK=1)
 	@$(PY) tests/bench/bench_outcomes.py --seed $(or $(SEED),1) $(if $(QUICK),--quick) $(ARGS)
 
+.PHONY: powercut
+powercut: $(VENV)/.stamp-dev ## 10,000 simulated power cuts on the store, and two stores that must lose (TRIALS=n)
+	$(PY) tests/torture/powercut.py --trials $(or $(TRIALS),10000) $(ARGS)
+	$(PY) tests/torture/powercut.py --trials 200 --control normal
+	$(PY) tests/torture/powercut.py --trials 200 --control ack-early
+
+.PHONY: torture
+torture: $(VENV)/.stamp-dev ## Kill the service 1,000 times while bots send events, and one that must lose some (KILLS=n)
+	$(PY) tests/torture/sigkill.py --kills $(or $(KILLS),1000) $(ARGS)
+	$(PY) tests/torture/sigkill.py --kills 30 --control ack-early
+
+.PHONY: faults
+faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of; prints what came of each
+	@$(PY) tests/torture/faults.py
+
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)
 	$(PY) docs/pictures/make_report_picture.py

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regime.calibration import Calibration
+from regime.codec import decode, encode
 from regime.config import EngineConfig, config_digest, exit_kind, ignored
 from regime.decision import Decision, Sides, TradingState, decision_bytes
 from regime.detectors import Detector
@@ -75,7 +76,7 @@ ENTRY_HYSTERESIS = 0.01
 """How far P(win) must be off break-even at the entry threshold in force before that moves."""
 FEATURE_SHARE, SCORE_SHARE, SIGNAL_SHARE = 0.5, 0.25, 0.25
 """Parts of a stream's false-alarm budget: features, distribution of the scores, rate of signals."""
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 
 
 class Step(NamedTuple):
@@ -114,6 +115,8 @@ class StreamState(msgspec.Struct, kw_only=True):
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     error: str | None = None
+    poison: bytes = b""
+    """The event (canonical bytes) that made the engine fail, while `error` stands; the first one, if there are more."""
     reference_id: str | None = None
     reference_version: str | None = None
     reference_rows: int = 0
@@ -200,6 +203,8 @@ class Engine:
             assert self._decision is not None  # There was an observation before this one.
             return Step(self._decision, changed=False, late=True, before=self._decision)
         before = self._decision
+        # A new reference is a new beginning: if that fails, it is the one to look at.
+        held = b"" if isinstance(event, Recalibrated) else state.poison
         self._advance(event)
         try:
             self._apply(event)
@@ -208,6 +213,7 @@ class Engine:
         except Exception as error:
             state.error = _in_words(error)
         changed = self._judge(event)
+        state.poison = b"" if state.error is None else held or encode(event)
         assert self._decision is not None
         if isinstance(event, Observation):
             self._remember_signals(event)
@@ -277,7 +283,7 @@ class Engine:
             for side, leave in (("long", claims.exit_long), ("short", claims.exit_short)):
                 state.books[side].on_exit_probability(event.ts_ms, leave, self._model.exits)
 
-        features = {n: v for n, v in event.features.items() if not ignored(n, self._model.ignore_features)}
+        features = self._watchable(event)
         if not state.features and features:
             state.features, state.schema_source = tuple(sorted(features)), "first observation"
         known = set(state.features)
@@ -422,8 +428,33 @@ class Engine:
         if event.action == "reset-peak":
             self._state.drawdown.reset_peak()
             return
+        if event.action in ("retry", "drop"):
+            self._go_on(measure_again=event.action == "retry")
+            return
         others = [override for override in self._state.overrides if override.id != event.id]
         self._state.overrides = [*others, event] if event.action == "set" else others
+
+    def _go_on(self, *, measure_again: bool) -> None:
+        """Start the detectors anew after an error; whatever raises here is the next error, of the same event."""
+        state = self._state
+        if state.error is None:
+            return
+        state.error = None
+        if state.self_reference and self._features.reference is not None:
+            self._features.compare_with(self._features.reference)
+        elif state.reference_id is not None:
+            self._compare_with(self._references(state.reference_id), start=True)
+        else:
+            state.self_reference, self._rows = False, []
+        match decode(state.poison) if measure_again else None:
+            case Observation() as event:
+                # No more than this: its being counted, its candle and its signals stand, and must not be done twice.
+                self._measure(self._watchable(event), event.probabilities, event.ts_ms)
+            case Recalibrated() as event:
+                self._recalibrate(event)
+
+    def _watchable(self, event: Observation) -> dict[str, float | None]:
+        return {n: v for n, v in event.features.items() if not ignored(n, self._model.ignore_features)}
 
     def _recalibrate(self, event: Recalibrated) -> None:
         state = self._state

@@ -150,11 +150,16 @@ class Command(Event, frozen=True, kw_only=True, tag="command"):
     """An operator's word. `action="set"` puts an override in force, `action="clear"` ends the one of that `id`, and
     `action="reset-peak"` measures the model's drawdown from here on.
 
+    `action="retry"` and `action="drop"` end the pause of one stream that an event made fail (reason `engine-error`):
+    its detectors start anew from the reference in force. `retry` then measures that event once more, `drop` leaves it
+    out. What the event had changed before it failed, its being counted for one, stands either way. `letter` is the
+    number of its dead letter; it is for the record, the engine knows the event itself.
+
     A `symbol`, `timeframe` or `side` that is not given means all of them, streams that come later included.
     """
 
     id: Label
-    action: Literal["set", "clear", "reset-peak"]
+    action: Literal["set", "clear", "reset-peak", "retry", "drop"]
     ts_ms: Millis
     model: Label
     symbol: Label | None = None
@@ -165,6 +170,7 @@ class Command(Event, frozen=True, kw_only=True, tag="command"):
     actor: Annotated[str, Meta(max_length=LABEL_LENGTH_MAX)] = ""
     reason: Annotated[str, Meta(max_length=1000)] = ""
     key_id: str | None = None
+    letter: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Recalibrated(Event, frozen=True, kw_only=True, tag="recalibrated"):

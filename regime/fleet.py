@@ -224,6 +224,8 @@ class Fleet:
                 model.drawdown.on_equity(event)
             case Command(action="reset-peak"):
                 model.drawdown.reset_peak()
+            case Command(action="retry" | "drop"):
+                pass  # It is about what one stream has been through; nothing for those that come later.
             case Command():
                 now_ms = self._clock_ms(event.model)
                 rest = [command for command in model.commands if command.id != event.id]

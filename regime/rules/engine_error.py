@@ -7,7 +7,7 @@ from regime.rules import View, Vote
 
 
 class EngineError:
-    """REDUCING for good once an event made the engine fail: from there on its numbers cannot be trusted."""
+    """REDUCING once an event made the engine fail, until somebody looked: its numbers cannot be trusted any more."""
 
     code = "engine-error"
 
@@ -16,7 +16,11 @@ class EngineError:
             return None
         return Vote(
             code=self.code, text=f"judging an event failed: {view.data.error}", state=TradingState.REDUCING,
-            lift=("a reference is registered again, which starts the detectors anew",), fault=True,
+            lift=(
+                "an operator retries or drops the event (`regime dead-letter list` names it)",
+                "a reference is registered again, which starts the detectors anew",
+            ),
+            fault=True,
         )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from regime.edge import Edge
 from regime.engine import Engine, find_limits
 from regime.errors import CorruptionError, OperatorError, Unavailable
 from regime.events import SIDES, AnyEvent, Command, Recalibrated, Side, StreamKey
+from regime.fleet import Fleet
 from regime.outcomes import wilson_interval, win_rate, wins
 from regime.reference import Reference
 from regime.rules import Evidence
@@ -29,14 +30,16 @@ from regime.watch import Watch, top_features
 from regime_service.apart import reference_apart
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
+from regime_service.http import operations
 from regime_service.http.api import create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.keys import KeyRing
 from regime_service.metrics import Counters, RegimeCollector, exposition
 from regime_service.ports import Health, Ports, Receipt
+from regime_service.retention import LOOK_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.settings import Settings, child_environment
-from regime_service.stores import StoreFailed
+from regime_service.stores import DeadLetter, StoreFailed
 from regime_service.stores.sqlite import SqliteStore
 
 log = logging.getLogger("regimegate")
@@ -44,6 +47,15 @@ log = logging.getLogger("regimegate")
 EXIT_FAILED = 1
 FAREWELL_S = 2.0
 """How long a service whose store failed keeps answering 503 with the reason before it ends itself."""
+
+
+STUCK_S = 10.0
+"""How long the writer may take for one group before nobody is told ACTIVE any more: while it hangs, nothing goes stale.
+Fewer than 60, the lease of an answer; more than any healthy disk takes."""
+WATCH_EVERY_S = 0.25
+"""How often it is looked whether the writer thread lives."""
+LOOK_S = 2.0
+"""How long a look at the engines waits for the writer."""
 
 
 class Service:
@@ -65,6 +77,7 @@ class Service:
         self._epoch = ""
         self._cannot_start: str | None = None
         self._store: Any = None
+        self.size = StoreSize(0, 0, None)
         self.on_failure: Callable[[str], None] = lambda reason: None
 
     def start(self) -> None:
@@ -84,9 +97,25 @@ class Service:
             )
             runner.start()
             self._runner = runner
+            self.look_after_store()
         except (StoreFailed, CorruptionError) as error:
             self._cannot_start = str(error)
             log.critical("the store cannot be used, every request is answered with 503: %s", error)
+
+    def writer_failed(self) -> str | None:
+        """Return why nothing can be written any more; None while all is well, and where nothing ever could be."""
+        return None if self._runner is None else self._runner.failed
+
+    def look_after_store(self) -> list[str]:
+        """Warn where the disk is short, or the log old or large. Nothing is ever deleted: a replay needs the log."""
+        try:
+            self.size = measure(self._store.path, self._store.oldest_ms())
+        except (OSError, StoreFailed, CorruptionError):
+            return []  # The writer will find out what is wrong, and say it.
+        said = warnings(self.size, self._now_ms())
+        for sentence in said:
+            log.warning("%s", sentence)
+        return said
 
     def _failed(self, reason: str) -> None:
         self.on_failure(reason)
@@ -109,6 +138,8 @@ class Service:
         """Whether it can answer and store."""
         depth = 0 if self._runner is None else self._runner.queue_depth
         reason = self._cannot_start or (self._runner.failed if self._runner is not None else "the service is starting")
+        if reason is None and self._runner is not None and (busy_s := self._runner.busy_s) > STUCK_S:
+            reason = f"the store has not answered for {busy_s:.0f} s: the disk hangs, or is far too slow"
         return Health(reason is None, reason or "", depth, self.settings.server.queue_max)
 
     def digest(self) -> str:
@@ -143,18 +174,33 @@ class Service:
         found: list[Decision] = self._store.decisions(key, since_version, limit)
         return found
 
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Fleet]:
+        # Not for ever: the writer holds the lock while a disk hangs, and the door must go on saying so.
+        if not self.runner.lock.acquire(timeout=LOOK_S):
+            raise Unavailable("the writer is busy; ask again", retry_after_s=5)
+        try:
+            yield self.runner.fleet
+        finally:
+            self.runner.lock.release()
+
+    def dead_letters(self, closed: bool = False) -> list[DeadLetter]:
+        """Return the events that made judging fail, oldest first; with `closed` those that are dealt with as well."""
+        found: list[DeadLetter] = self._store.dead_letters(closed=closed) if self._store is not None else []
+        return found
+
     def explain(self, key: StreamKey) -> dict[str, Any]:
         """Return the evidence behind the current answer of `key`; `KeyError` if there is no such stream."""
-        with self.runner.lock:
-            return explain(self.runner.fleet.engine(key))
+        with self._looking() as fleet:
+            return explain(fleet.engine(key))
 
     def overrides(self) -> dict[str, Command]:
-        with self.runner.lock:
-            return self.runner.fleet.overrides()
+        with self._looking() as fleet:
+            return fleet.overrides()
 
     def has_model(self, model: str) -> bool:
-        with self.runner.lock:
-            return model in self.runner.fleet.models
+        with self._looking() as fleet:
+            return model in fleet.models
 
     def event_now_ms(self, model: str) -> int:
         decisions = self.board.now.decisions
@@ -169,6 +215,8 @@ class Service:
             health=self.health,
             evidence=lambda: {key: view.evidence for key, view in self.board.now.views.items()},
             alarm_rates=lambda: {key: view.alarm_rates for key, view in self.board.now.views.items()},
+            store_size=lambda: self.size[:2],
+            dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
         )
         ports = Ports(
@@ -189,7 +237,9 @@ class Service:
                 environment=environment,
             )  # fmt: skip
 
-        return create_app(ports, decode)
+        app = create_app(ports, decode)
+        operations.install(app, ports, self.dead_letters)
+        return app
 
 
 def explain(engine: Engine) -> dict[str, Any]:
@@ -338,12 +388,28 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     service.on_failure = failed
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
+
+    async def look_after() -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.to_thread(service.look_after_store)
+
+    async def watch() -> None:
+        # A thread that fails says so itself; this is for one that ends without a word.
+        while code == 0:
+            await asyncio.sleep(WATCH_EVERY_S)
+            if (reason := service.writer_failed()) is not None:
+                failed(reason)
+
+    tasks = [asyncio.create_task(look_after()), asyncio.create_task(watch())]
     task = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started and not task.done():
         await asyncio.sleep(0.005)
     if server.started:
         announce()
     await task
+    for each in tasks:
+        each.cancel()
     return code
 
 

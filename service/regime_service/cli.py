@@ -114,6 +114,39 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify-log", help="read a whole store and name the first damaged row")
     verify.add_argument("store", metavar="FILE")
     verify.set_defaults(run=_verify_log)
+
+    backup = commands.add_parser("backup", help="copy the store while the service runs, and check every row of it")
+    _common(backup)
+    backup.add_argument("file", metavar="FILE", help="where to; must not exist")
+    backup.add_argument("--store", metavar="FILE", help="the service's store (default regimegate.db)")
+    backup.set_defaults(run=_backup)
+
+    restore = commands.add_parser("restore", help="make a store from a back-up; its next service begins a new epoch")
+    _common(restore)
+    restore.add_argument("backup", metavar="BACKUP")
+    restore.add_argument("--store", metavar="FILE", help="where to; must not exist (default regimegate.db)")
+    restore.set_defaults(run=_restore)
+
+    letters = commands.add_parser("dead-letter", help="events that made judging fail: list them, retry them, drop them")
+    actions = letters.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, about in (
+        ("list", "show what is open"),
+        ("retry", "measure the event once more; the stream goes on if that works"),
+        ("drop", "go on without the event; it stays in the log"),
+    ):
+        action = actions.add_parser(name, help=about)
+        _common(action)
+        action.add_argument("--store", metavar="FILE", help="the service's store (default regimegate.db)")
+        if name == "list":
+            action.add_argument("--all", action="store_true", help="those that are closed, too")
+            action.add_argument("--json", action="store_true", help="print them as JSON")
+            continue
+        action.add_argument("id", type=int, help="number of the dead letter")
+        action.add_argument("--host", help="where the service answers (default 127.0.0.1)")
+        action.add_argument("--port", type=int, help="its port (default 8080)")
+        action.add_argument("--actor", default="operator", help="who says so; kept in the log")
+        action.add_argument("--reason", default="regime dead-letter", help="why; kept in the log")
+    letters.set_defaults(run=_dead_letter)
     return parser
 
 
@@ -221,6 +254,34 @@ def _verify_log(arguments: argparse.Namespace) -> int:
         store.close()
     print("sound: " + ", ".join(f"{count} {table}" for table, count in rows.items()))
     return EXIT_DONE
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from regime_service.backup import copy_store
+
+    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.file
+    copied = copy_store(store, arguments.file)
+    print(f"backed up: {copied.events} events, {copied.size} bytes, every row read back: {arguments.file}")
+    return EXIT_DONE
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from regime_service.backup import copy_store
+
+    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.file
+    copied = copy_store(arguments.backup, store)
+    print(f"restored: {copied.events} events, every row read back: {store}; the next service on it begins a new epoch")
+    return EXIT_DONE
+
+
+def _dead_letter(arguments: argparse.Namespace) -> int:
+    from regime_service.letters import act_on_letter, list_letters
+
+    flags = {name: getattr(arguments, name, None) for name in settings_file.FLAGS}
+    settings = settings_file.load(arguments.config, flags=flags)
+    if arguments.action == "list":
+        return list_letters(settings, closed=arguments.all, as_json=arguments.json)
+    return act_on_letter(settings, arguments.action, arguments.id, actor=arguments.actor, reason=arguments.reason)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,10 @@ class RegimeCollector(Collector):
         What each stream's detectors say now; called once a scrape.
     alarm_rates
         How often they rang, and how often they were asked to; called once a scrape.
+    dead_letters
+        How many are open.
+    store_size
+        Bytes of the store, and bytes free beside it.
     version
         Of this software.
     streams_max
@@ -135,6 +139,8 @@ class RegimeCollector(Collector):
         health: Callable[[], Readiness],
         evidence: Callable[[], Mapping[StreamKey, Sequence[Evidence]]] = no_evidence,
         alarm_rates: Callable[[], Mapping[StreamKey, Mapping[str, AlarmRate]]] = no_rates,
+        dead_letters: Callable[[], int] = lambda: 0,
+        store_size: Callable[[], tuple[int, int]] = lambda: (0, 0),
         version: str = "",
         streams_max: int = STREAMS_MAX,
     ) -> None:
@@ -143,6 +149,8 @@ class RegimeCollector(Collector):
         self._health = health
         self._evidence = evidence
         self._alarm_rates = alarm_rates
+        self._dead_letters = dead_letters
+        self._store_size = store_size
         self._version = version
         self._streams_max = streams_max
 
@@ -172,6 +180,14 @@ class RegimeCollector(Collector):
         yield GaugeMetricFamily("regime_queue_depth", "Events waiting to be stored.", health.queue_depth)
         yield GaugeMetricFamily("regime_queue_max", "Events that may wait before we answer 503.", health.queue_max)
         yield GaugeMetricFamily("regime_streams", "Streams known.", streams)
+        yield GaugeMetricFamily(
+            "regime_dead_letters",
+            "Streams paused because an event made judging fail (regime dead-letter list); 0 is well.",
+            self._dead_letters(),
+        )
+        size, free = self._store_size()
+        yield GaugeMetricFamily("regime_store_bytes", "Size of the store with its WAL, at the last look.", size)
+        yield GaugeMetricFamily("regime_store_free_bytes", "Room left on its disk, at the last look.", free)
         yield GaugeMetricFamily("regime_streams_unexported", "Streams left out of this scrape; 0 is well.", unexported)
 
     def _counts(self) -> Iterator[Metric]:

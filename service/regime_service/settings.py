@@ -152,6 +152,14 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
     return Settings(engine=config, **sections)
 
 
+def own_key() -> str | None:
+    """Return the key that a command of ours bears when it asks a locked service (`REGIME_KEY`); None without one.
+
+    From the environment only: a flag would stand in the list of processes for everybody to read.
+    """
+    return os.environ.get(f"{ENV_PREFIX}KEY", "").strip() or None
+
+
 def child_environment() -> dict[str, str]:
     """Return what a process of ours needs of the environment to run at all; whatever else stands there stays here."""
     names = ("DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from regime_service.cli import main
 from regime_service.testing import Served
 
 STREAM = {"model": "m", "symbol": "BTC/USDT:USDT", "timeframe": "5m"}
@@ -261,3 +262,24 @@ def test_a_hostile_upload_ends_in_422_and_the_service_goes_on(serve: Serve) -> N
     taken = served.put("/v1/models/m/references/v1", b"a,b\n" + b"1,2\n3,4\n5,6\n" * 30, "text/csv")
     assert (taken.status, taken.json()["rows"]) == (200, 90)
     assert served.get("/v1/thresholds", **STREAM).status == 200
+
+
+def test_a_back_up_of_a_running_service_is_restored_under_a_new_epoch(
+    serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = serve()
+    served.post("/v1/observations", rows(0, 60))
+    old = served.get("/v1/thresholds", **STREAM).json()["thresholds"][0]
+    backup, store = str(tmp_path / "backup.db"), ("--store", str(served.store))
+    assert (main(["backup", backup, *store]), "60 events" in capsys.readouterr().out) == (0, True)
+    assert (main(["backup", backup, *store]), "exists already" in capsys.readouterr().err) == (2, True)
+    served.post("/v1/observations", rows(60, 5))
+    served.stop()
+    assert (main(["restore", backup, *store]), "exists already" in capsys.readouterr().err) == (2, True)
+    served.store.rename(tmp_path / "lost.db")
+    assert (main(["restore", backup, *store]), "new epoch" in capsys.readouterr().out) == (0, True)
+    served = serve()
+    new = served.get("/v1/thresholds", **STREAM).json()["thresholds"][0]
+    assert new["epoch"] > old["epoch"]
+    assert {**new, "epoch": ""} == {**old, "epoch": ""}
+    assert served.post("/v1/observations", rows(60, 5)).json()["accepted"] == 5, "what came later is sent again"

@@ -23,7 +23,7 @@ from regime.events import (
     Tick,
     Trade,
 )
-from regime_service.stores import Appended, Store, StoreFailed, group, offer
+from regime_service.stores import Appended, DeadLetter, Store, StoreFailed, group, offer
 from regime_service.stores.sqlite import SqliteStore
 
 Opener = Callable[[], Store]
@@ -390,3 +390,57 @@ def test_readers_of_other_threads_see_whole_groups_only(store: Store) -> None:
     for reader in readers:
         reader.join()
     assert wrong == [] and store.last_seq() == 300
+
+
+def test_a_dead_letter_is_open_until_it_is_closed(opener: Opener) -> None:
+    store = opener()
+    put(store, tick(1), tick(2), tick(3))
+    with group(store):
+        letter = store.open_letter(2, KEY, "ValueError: x", 7)
+        assert store.number_of(tick(2)) == 2 and store.number_of(tick(9)) == 0
+        with pytest.raises(ValueError, match="open dead letter already"):
+            store.open_letter(3, KEY, "ValueError: y", 7)
+    assert store.dead_letters() == [DeadLetter(letter, KEY, 2, "tick", "ValueError: x", 7, 1, None, "")]
+    with group(store):
+        store.letter_failed_again(letter, "ValueError: z")
+    store.close()
+    store = opener()
+    assert store.dead_letters()[0][4:7] == ("ValueError: z", 7, 2)
+    with group(store):
+        store.close_letter(letter, 3, "drop")
+        for again in (lambda: store.close_letter(letter, 3, "drop"), lambda: store.letter_failed_again(letter, "e")):
+            with pytest.raises(ValueError, match=f"no dead letter {letter} is open"):
+                again()
+        assert store.open_letter(3, KEY, "ValueError: y", 8) > letter
+    assert [found.seq for found in store.dead_letters()] == [3]
+    assert [(found.closed_seq, found.how) for found in store.dead_letters(closed=True)] == [(3, "drop"), (None, "")]
+    list(store.verify())
+
+
+def test_a_message_waits_in_the_outbox_until_it_was_sent(opener: Opener) -> None:
+    store = opener()
+    put(store, tick(1))
+    with group(store):
+        store.put_message(1, "a", b"first")
+        store.put_message(1, "b", b"second")
+        store.put_message(1, "a", b"the same key again")
+    assert [message[1:] for message in store.messages()] == [("a", b"first"), ("b", b"second")]
+    assert len(store.messages(limit=1)) == 1
+    with group(store):
+        store.message_sent(store.messages()[0].id, 9)
+    store.close()
+    store = opener()
+    assert [message.key for message in store.messages()] == ["b"]
+    with group(store):
+        store.put_message(1, "a", b"sent already")
+    assert [message.key for message in store.messages()] == ["b"]
+    list(store.verify())
+
+
+def test_a_message_of_a_group_that_was_rolled_back_is_never_seen(store: Store) -> None:
+    put(store, tick(1))
+    store.begin()
+    store.put_message(1, "a", b"first")
+    store.open_letter(1, KEY, "e", 7)
+    store.rollback()
+    assert (store.messages(), store.dead_letters()) == ([], [])

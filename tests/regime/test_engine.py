@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from regime import codec
 from regime.config import DetectorConfig, EngineConfig, ExitRules, ModelConfig, RuleConfig
 from regime.decision import Decision, SideDecision, TradingState
 from regime.engine import CANDLES_MAX, OUTCOMES_MAX, Engine, Step
@@ -639,6 +640,78 @@ def test_a_new_reference_lifts_an_engine_error() -> None:
     for each in (made, again):
         assert codes(play(each, reference(), obs(6))) == []
     assert made.digest() == again.digest()
+
+
+def word(action: Any, number: int = 1) -> Command:
+    return Command(
+        id=f"w{number}", action=action, ts_ms=0, model=KEY.model, symbol=KEY.symbol, timeframe=KEY.timeframe, letter=1
+    )
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["reference", "none"])
+def test_dropping_the_event_that_failed_starts_the_detectors_anew_and_judging_goes_on(given: bool) -> None:
+    made = engine(detectors=[detector("Level", fails_at="update")])
+    again = engine(detectors=[detector("Level", fails_at="update")])
+    start = [reference()] if given else [obs(1)]
+    events = [*start, obs(4), BOOM if given else trade(4), obs(6), word("drop"), obs(7, {"a": 3.0, "b": 1.0})]
+    for event in events:
+        made.step(event)
+        if event is BOOM:
+            assert made.state.poison == codec.encode(BOOM)
+        # A replay through snapshots is the same.
+        fresh = engine(detectors=[detector("Level", fails_at="update")])
+        if again.decision is not None:
+            fresh.restore(taken(again))
+        fresh.step(event)
+        again = fresh
+    assert made.digest() == again.digest()
+    assert (made.state.error, made.state.poison) == (None, b"")
+    assert made.decision is not None and made.decision.sides.long.reasons == []
+    if given:
+        assert made.evidence()[0].statistic == 3.0, "what came while it was paused was not measured, this was"
+        assert made.state.observations == 4, "the one that failed is counted, once"
+
+
+def test_retrying_measures_the_event_again_and_a_second_failure_keeps_the_first_letter() -> None:
+    made = engine(detectors=[detector("Level", fails_at="update")])
+    play(made, reference(), obs(4), BOOM)
+    observations = made.state.observations
+    assert codes(play(made, word("retry"))) == ["engine-error"]
+    assert (made.state.poison, made.state.observations) == (codec.encode(BOOM), observations)
+    (failing,) = made.detectors.values()
+    assert isinstance(failing, Level)
+    failing._fails_at = ""  # The program was mended, say.
+    assert codes(play(made, word("retry", 2))) == []
+    assert made.evidence()[0].statistic == 2000.0
+    assert (made.state.poison, made.state.observations) == (b"", observations)
+
+
+def test_a_word_about_an_event_that_did_not_fail_changes_nothing() -> None:
+    made, other = engine(), engine()
+    play(made, reference(), obs(4), word("retry"), word("drop", 2))
+    play(other, reference(), obs(4))
+    assert made.digest() == other.digest()
+
+
+def test_a_rule_that_goes_on_failing_is_not_cured_by_dropping() -> None:
+    made = engine(rules=[rule("Fails")])
+    losing = trade(1, 0.666)
+    play(made, obs(0), losing)
+    held = made.state.poison
+    assert held == codec.encode(losing)
+    for action in ("drop", "retry"):
+        assert codes(play(made, word(action))) == ["engine-error"]
+        assert made.state.poison == held
+    play(made, trade(2, 0.1))
+    assert codes(play(made, word("drop", 3))) == []
+
+
+def test_a_reference_that_fails_is_the_one_to_look_at() -> None:
+    made = engine(detectors=[detector("Level", fails_at="reset")])
+    play(made, obs(0), reference())
+    assert made.state.poison == codec.encode(reference())
+    assert codes(play(made, word("retry"))) == ["engine-error"]
+    assert made.state.poison == codec.encode(reference())
 
 
 def test_when_the_rule_fails_no_more_a_new_reference_lifts_it() -> None:

@@ -16,6 +16,7 @@ import logging
 import platform
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
@@ -54,7 +55,7 @@ GROUP_MAX = 256
 TICK_EVERY_S = 0.25
 """How often the wall clock is looked at."""
 
-_ENGINE_VERSION = 1
+_ENGINE_VERSION = 2
 """Raise it when the same events give other states than before: older snapshots are then passed over."""
 
 
@@ -70,6 +71,12 @@ class _Job(NamedTuple):
     on_conflict: Literal["refuse", "keep"]
     references: dict[str, bytes]
     done: Future[Receipt]
+
+
+class _Letter(NamedTuple):
+    id: int
+    poison: bytes
+    error: str
 
 
 class EmbeddedRunner:
@@ -119,6 +126,8 @@ class EmbeddedRunner:
         self._fleet = Fleet(config, self._reference, self._calibration)
         self._lock = threading.Lock()
         self._failed: str | None = None
+        self._busy_since_s: float | None = None
+        self._letters: dict[StreamKey, _Letter] = {}
         self._last_seq = 0
         self._snapshot_seq = 0
         self._stopping = False
@@ -159,6 +168,7 @@ class EmbeddedRunner:
             self._last_seq = seq
         shown = dict.fromkeys(self._fleet)
         with group(self._store):
+            self._recover_letters()
             for key, served in self._store.latest().items():
                 again = self._fleet.engine(key).decision if key in self._fleet else None
                 if again is not None and _differs(again, served):
@@ -217,8 +227,23 @@ class EmbeddedRunner:
         return self._failed
 
     @property
+    def busy_s(self) -> float:
+        """Seconds that the group in hand has taken so far; 0 while the writer waits for events.
+
+        Time does not pass for streams meanwhile: nothing goes stale while the writer hangs in a disk that does not
+        answer. Whoever gives answers must look here.
+        """
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    @property
     def queue_depth(self) -> int:
         return self._queue.qsize()
+
+    @property
+    def dead_letters(self) -> int:
+        """Open dead letters: streams that are paused because an event made judging fail."""
+        return len(self._letters)
 
     @property
     def lock(self) -> threading.Lock:
@@ -272,8 +297,10 @@ class EmbeddedRunner:
             pass
         with self._lock:
             if jobs or self._due() is not None:
+                self._busy_since_s = time.monotonic()
                 try:
                     self._group(jobs)
+                    self._busy_since_s = None
                 except BaseException:
                     for job in jobs:
                         if not job.done.done():
@@ -342,6 +369,8 @@ class EmbeddedRunner:
         errors: list[FieldError] = []
         duplicates = conflicts = 0
         for i, event in enumerate(job.events):
+            if isinstance(event, Command) and event.action in ("retry", "drop"):
+                self._require_letter(event)
             if isinstance(event, Observation | Trade):
                 self._admit(StreamKey(event.model, event.symbol, event.timeframe))
             raw = codec.encode(event)
@@ -378,6 +407,16 @@ class EmbeddedRunner:
         stored = self._store.stored(event)
         return stored is not None and _unstamped(codec.decode(stored)) == _unstamped(event)
 
+    def _require_letter(self, event: Command) -> None:
+        open_ids = {letter.id: key for key, letter in self._letters.items()}
+        key = open_ids.get(event.letter or 0)
+        if key is None or key != (event.model, event.symbol, event.timeframe):
+            raise CallerError(
+                f"No dead letter {event.letter} is open: it was retried or dropped, a new reference ended it, or it "
+                "never was. Nothing was changed. `regime dead-letter list` shows what is open.",
+                status=404,
+            )
+
     def _admit(self, key: StreamKey) -> None:
         if not self._fleet.accepts(key):
             raise CallerError(
@@ -389,10 +428,54 @@ class EmbeddedRunner:
         steps = self._fleet.step(event)
         for key, step in steps:
             shown[key] = None
+            self._note_letter(key, event)
             if step.changed:
                 self._store.put_decision(self._last_seq, step.decision)
                 self._count_pauses(key, step)
         return steps
+
+    def _note_letter(self, key: StreamKey, event: AnyEvent) -> None:
+        """Keep the dead letters as the engine sees them: what it failed on, and what ended that."""
+        state, letter = self._fleet.engine(key).state, self._letters.get(key)
+        if state.error is None and letter is None:
+            return
+        if letter is not None and state.poison != letter.poison:
+            how = "reference" if isinstance(event, Recalibrated) else "program"
+            if isinstance(event, Command):
+                how = event.action
+            self._store.close_letter(letter.id, self._last_seq, how)
+            del self._letters[key]
+            letter = None
+        if state.error is None:
+            return
+        if letter is None:
+            # Not always this event: a stream that joins its model later is first told what stands for the model.
+            seq = self._store.number_of(codec.decode(state.poison))
+            letter_id = self._store.open_letter(seq, key, state.error, self._now_ms())
+            log.error("stream %s is paused, event %d made judging fail: %s", key, seq, state.error)
+            self._letters[key] = _Letter(letter_id, state.poison, state.error)
+        elif isinstance(event, Command) and event.action in ("retry", "drop"):
+            self._store.letter_failed_again(letter.id, state.error)
+            self._letters[key] = letter._replace(error=state.error)
+
+    def _recover_letters(self) -> None:
+        """Hold the letters of the store against the log as it is judged today: another program may judge otherwise."""
+        standing = {letter.key: letter for letter in self._store.dead_letters()}
+        for key in self._fleet:
+            state = self._fleet.engine(key).state
+            letter = standing.pop(key, None)
+            if state.error is None:
+                if letter is not None:
+                    self._store.close_letter(letter.id, self._last_seq, "program")
+                continue
+            seq = self._store.number_of(codec.decode(state.poison))
+            if letter is not None and letter.seq != seq:
+                self._store.close_letter(letter.id, self._last_seq, "program")
+                letter = None
+            number = self._store.open_letter(seq, key, state.error, self._now_ms()) if letter is None else letter.id
+            self._letters[key] = _Letter(number, state.poison, state.error)
+        for letter in standing.values():
+            self._store.close_letter(letter.id, self._last_seq, "program")
 
     def _count_pauses(self, key: StreamKey, step: Step) -> None:
         if step.before is None:

@@ -55,6 +55,33 @@ class Checked(NamedTuple):
     rows: int
 
 
+class DeadLetter(NamedTuple):
+    """An event of the log that made the engine of one stream fail. The log still holds it: this is a note beside it.
+
+    `attempts` counts the times it failed. While `closed_seq` is None it is open and the stream is paused; then it is
+    the number of the event that closed it, and `how` says in a word what that was: `retry`, `drop`, `reference` (a new
+    one started the detectors anew) or `program` (another version or configuration judges the log without failing).
+    """
+
+    id: int
+    key: StreamKey
+    seq: int
+    kind: str
+    error: str
+    opened_ms: int
+    attempts: int
+    closed_seq: int | None
+    how: str
+
+
+class Message(NamedTuple):
+    """A row of the outbox: something to be sent once it is committed, under a `key` that a receiver can know again."""
+
+    id: int
+    key: str
+    body: bytes
+
+
 class Store(Protocol):
     """A durable log. The suite in `tests/contracts/test_stores.py` is this docstring as code.
 
@@ -129,6 +156,33 @@ class Store(Protocol):
         """Keep the engine's state after event `seq`; only the newest three are kept, whatever their fingerprints."""
         ...
 
+    def open_letter(self, seq: int, key: StreamKey, error: str, opened_ms: int) -> int:
+        """Note that event `seq` made the engine of a stream fail, and return the letter's number, which grows.
+
+        A stream has one open letter at the most: a second one is a `ValueError`.
+        """
+        ...
+
+    def letter_failed_again(self, letter: int, error: str) -> None:
+        """Note that it was retried and failed again. `ValueError` where no letter of that number is open."""
+        ...
+
+    def close_letter(self, letter: int, closed_seq: int, how: str) -> None:
+        """Note what ended it (`DeadLetter`). `ValueError` where no letter of that number is open."""
+        ...
+
+    def number_of(self, event: AnyEvent) -> int:
+        """Return the number of an event in the log, with the open group; 0 if it is not there."""
+        ...
+
+    def put_message(self, seq: int, key: str, body: bytes) -> None:
+        """Add something that event `seq` gives reason to send. The same key again changes nothing, and is no error."""
+        ...
+
+    def message_sent(self, message: int, sent_ms: int) -> None:
+        """Note that a message was delivered. Once more is fine."""
+        ...
+
     # --- any thread ---
 
     def events(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, bytes]]:
@@ -149,6 +203,14 @@ class Store(Protocol):
 
     def latest(self) -> dict[StreamKey, Decision]:
         """Return the newest decision of every stream."""
+        ...
+
+    def dead_letters(self, *, closed: bool = False) -> list[DeadLetter]:
+        """Return the open dead letters, oldest first; with `closed` those as well."""
+        ...
+
+    def messages(self, limit: int = 100) -> list[Message]:
+        """Return messages that were not sent yet, oldest first, at most `limit`."""
         ...
 
     def reference(self, reference_id: str) -> bytes:
@@ -186,4 +248,4 @@ def offer(store: Store, event: AnyEvent, raw: bytes, recorded_ms: int) -> Append
     return Appended(store.append(event, raw, recorded_ms) if status == "new" else 0, status)
 
 
-__all__ = ["Appended", "Checked", "Status", "Store", "StoreFailed", "group", "offer"]
+__all__ = ["Appended", "Checked", "DeadLetter", "Message", "Status", "Store", "StoreFailed", "group", "offer"]

@@ -34,11 +34,11 @@ from regime.codec import decode
 from regime.decision import Decision, decision_bytes, decode_decision
 from regime.errors import CorruptionError, OperatorError
 from regime.events import AnyEvent, StreamKey, source_key
-from regime_service.stores import Checked, Status, StoreFailed
+from regime_service.stores import Checked, DeadLetter, Message, Status, StoreFailed
 
 APPLICATION_ID = 0x52474D45
 """`RGME`, in the file's header: this SQLite file is ours."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SNAPSHOTS_KEPT = 3
 
 _FIRST_GOOD_SQLITE = (3, 51, 3)
@@ -50,8 +50,10 @@ _ROWS_AT_ONCE = 500
 """Rows read under one lock and in one transaction: a long one would keep the WAL from being emptied."""
 _SEQ_MAX = 2**63 - 1
 
+# Steps from one version to the next, by the version they start from; a new file takes them all. Never change one.
 # Keys are blobs, not text: source keys hold NUL, at which SQLite's own text functions stop.
-_SCHEMA = """
+_STEPS = {
+    0: """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
@@ -85,7 +87,31 @@ CREATE TABLE snapshots (
     sha BLOB NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
-"""
+""",
+    1: """
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    error TEXT NOT NULL,
+    opened_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    closed_seq INTEGER,
+    how TEXT NOT NULL,
+    sha BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX open_letter ON dead_letter (stream) WHERE closed_seq IS NULL;
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    message_key TEXT NOT NULL UNIQUE,
+    sent_ms INTEGER,
+    sha BLOB NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX unsent ON outbox (id) WHERE sent_ms IS NULL;
+""",
+}
 
 
 class SqliteStore:
@@ -119,6 +145,7 @@ class SqliteStore:
             else:
                 self._writer = self._open()
                 self._reader = self._connect(apsw.SQLITE_OPEN_READONLY)
+            self._version = int(self._reader.pragma("user_version"))
             self._epoch = self._read_epoch()
             self._last_seq = self.last_seq()
             self._next_seq = self._last_seq + 1
@@ -148,7 +175,7 @@ class SqliteStore:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             if connection.readonly("main"):
                 raise StoreFailed(f"the store {self._path} cannot be written by this user; change its permissions")
-            is_new = self._identify(connection)
+            found = self._identify(connection)
             connection.pragma("page_size", _PAGE_BYTES)  # of a new file; others keep theirs
             if connection.pragma("journal_mode", "wal") != "wal":
                 raise OperatorError(f"the store {self._path} cannot use a WAL there; put it on a local disk")
@@ -161,13 +188,22 @@ class SqliteStore:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             now_ms = time.time_ns() // 1_000_000
             with connection:
-                if is_new:
-                    connection.execute(_SCHEMA)
+                # All steps or none: a power cut in between leaves the file as it was.
+                for version in range(found, SCHEMA_VERSION):
+                    connection.execute(_STEPS[version])
+                if found == 0:
                     connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (new_ulid(now_ms, os.urandom(10)),))
                     connection.pragma("application_id", APPLICATION_ID)
+                elif (mark := self._meta(connection, "backup_ms")) is not None:
+                    # Versions after the back-up were given out already and will be given again: a new epoch.
+                    old = self._meta(connection, "epoch") or ""
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('restored_from', ?)", (f"{old} {mark}",))
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (_epoch_after(old, now_ms),))
+                    connection.execute("DELETE FROM meta WHERE name = 'backup_ms'")
+                if found < SCHEMA_VERSION:
                     connection.pragma("user_version", SCHEMA_VERSION)
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('opened_ms', ?)", (str(now_ms),))
-            if is_new:
+            if found == 0:
                 _sync_folder(self._path.parent)
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         except apsw.Error as error:
@@ -179,7 +215,7 @@ class SqliteStore:
             raise OperatorError(f"there is no store at {self._path}")
         try:
             connection = self._connect(apsw.SQLITE_OPEN_READONLY)
-            is_new = self._identify(connection)
+            found = self._identify(connection)
         except OperatorError as error:
             # SQLite makes a -shm file even for a reader. In a folder that cannot be written a store that was closed
             # in good order can be read all the same; without a WAL there is nothing in it that could change.
@@ -187,8 +223,8 @@ class SqliteStore:
             if not isinstance(error.__cause__, (apsw.CantOpenError, apsw.ReadOnlyError)) or wal.exists():
                 raise
             connection = self._connect(apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, uri="?immutable=1")
-            is_new = self._identify(connection)
-        if is_new:
+            found = self._identify(connection)
+        if found == 0:
             raise OperatorError(f"{self._path} is empty: no store was ever made in it")
         return connection
 
@@ -201,8 +237,9 @@ class SqliteStore:
         connection.set_busy_timeout(_BUSY_MS)
         return connection
 
-    def _identify(self, connection: apsw.Connection) -> bool:
-        """Return whether the file is empty, so that a store can be made in it; refuse what is not ours."""
+    def _identify(self, connection: apsw.Connection) -> int:
+        """Return the version of the file's tables, 0 if it is empty and a store can be made in it; refuse what is not
+        ours or newer."""
         try:
             found, version = connection.pragma("application_id"), connection.pragma("user_version")
             tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()[0][0]
@@ -215,7 +252,7 @@ class SqliteStore:
         except apsw.Error as error:
             raise self._cannot_open(error) from error
         if found == 0 and version == 0 and tables == 0:
-            return True
+            return 0
         if found != APPLICATION_ID:
             raise OperatorError(
                 f"{self._path} is an SQLite file of another program; it was left as it is, give another path"
@@ -225,7 +262,9 @@ class SqliteStore:
                 f"the store {self._path} was written by a newer regimegate (format {version}, this one reads up to"
                 f" {SCHEMA_VERSION}); install that version again, or give another path"
             )
-        return False
+        if version < 1:
+            raise self._damaged("it does not say the version of its tables")
+        return int(version)
 
     def _lock_file(self) -> None:
         lock_path = Path(f"{self._path}.lock")
@@ -255,6 +294,10 @@ class SqliteStore:
         foreign = isinstance(error, apsw.NotADBError) or self._read_only
         found = OperatorError if foreign else StoreFailed
         return found(f"the store {self._path} cannot be opened: {_sentence(error)}")
+
+    def _meta(self, connection: apsw.Connection, name: str) -> str | None:
+        rows: list[Any] = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchall()
+        return str(rows[0][0]) if rows else None
 
     def _read_epoch(self) -> str:
         rows = self._read("SELECT value FROM meta WHERE name = 'epoch'")
@@ -404,6 +447,84 @@ class SqliteStore:
         except apsw.Error as error:
             raise self._fail(error) from error
 
+    def open_letter(self, seq: int, key: StreamKey, error: str, opened_ms: int) -> int:
+        self._check_group()
+        self._check_seq(seq)
+        try:
+            stream, _ = self._streams.get(key) or self._stream(key)
+            row = (stream, seq, error, opened_ms, 1, None, "")
+            rows: list[Any] = self._writer.execute(
+                "INSERT INTO dead_letter (stream, seq, error, opened_ms, attempts, closed_seq, how, sha)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                (*row, _sum(*_letter_parts(*row))),
+            ).fetchall()
+        except apsw.ConstraintError as problem:
+            raise ValueError(f"{key} has an open dead letter already") from problem
+        except apsw.Error as problem:
+            raise self._fail(problem) from problem
+        return int(rows[0][0])
+
+    def letter_failed_again(self, letter: int, error: str) -> None:
+        stream, seq, _, opened_ms, attempts = self._letter(letter)
+        self._change_letter(letter, (stream, seq, error, opened_ms, attempts + 1, None, ""))
+
+    def close_letter(self, letter: int, closed_seq: int, how: str) -> None:
+        self._check_seq(closed_seq)
+        self._change_letter(letter, (*self._letter(letter), closed_seq, how))
+
+    def _letter(self, letter: int) -> tuple[int, int, str, int, int]:
+        self._check_group()
+        try:
+            rows: list[Any] = self._writer.execute(
+                "SELECT stream, seq, error, opened_ms, attempts FROM dead_letter WHERE id = ? AND closed_seq IS NULL",
+                (letter,),
+            ).fetchall()
+        except apsw.Error as problem:
+            raise self._fail(problem) from problem
+        if not rows:
+            raise ValueError(f"no dead letter {letter} is open")
+        found: tuple[int, int, str, int, int] = rows[0]
+        return found
+
+    def _change_letter(self, letter: int, row: tuple[int, int, str, int, int, int | None, str]) -> None:
+        try:
+            self._writer.execute(
+                "UPDATE dead_letter SET stream = ?, seq = ?, error = ?, opened_ms = ?, attempts = ?, closed_seq = ?,"
+                " how = ?, sha = ? WHERE id = ?",
+                (*row, _sum(*_letter_parts(*row)), letter),
+            )
+        except apsw.Error as problem:
+            raise self._fail(problem) from problem
+
+    def number_of(self, event: AnyEvent) -> int:
+        self._check_group()
+        try:
+            rows: list[Any] = self._writer.execute(
+                "SELECT seq FROM events WHERE source_key = ?", (source_key(event).encode(),)
+            ).fetchall()
+        except apsw.Error as error:
+            raise self._fail(error) from error
+        return int(rows[0][0]) if rows else 0
+
+    def put_message(self, seq: int, key: str, body: bytes) -> None:
+        self._check_group()
+        self._check_seq(seq)
+        try:
+            self._writer.execute(
+                "INSERT INTO outbox (seq, message_key, sent_ms, sha, body) VALUES (?, ?, NULL, ?, ?)"
+                " ON CONFLICT (message_key) DO NOTHING",
+                (seq, key, _sum(seq, key, body), body),
+            )
+        except apsw.Error as error:
+            raise self._fail(error) from error
+
+    def message_sent(self, message: int, sent_ms: int) -> None:
+        self._check_group()
+        try:
+            self._writer.execute("UPDATE outbox SET sent_ms = ? WHERE id = ? AND sent_ms IS NULL", (sent_ms, message))
+        except apsw.Error as error:
+            raise self._fail(error) from error
+
     def _check_writable(self) -> None:
         if self._failed is not None:
             raise StoreFailed(self._failed)
@@ -500,6 +621,37 @@ class SqliteStore:
         except msgspec.MsgspecError as error:
             raise self._damaged(f"decision version {version} of event {seq} cannot be read: {error}") from error
 
+    def dead_letters(self, *, closed: bool = False) -> list[DeadLetter]:
+        if self._version < 2:  # a file of an older version, opened for reading only
+            return []
+        rows = self._read(
+            "SELECT d.sha, d.stream, d.seq, d.error, d.opened_ms, d.attempts, d.closed_seq, d.how, d.id, s.model,"
+            " s.symbol, s.timeframe, (SELECT kind FROM events WHERE seq = d.seq) FROM dead_letter d"
+            " JOIN streams s ON s.id = d.stream WHERE ? OR d.closed_seq IS NULL ORDER BY d.id",
+            (closed,),
+        )
+        return [self._dead_letter(row) for row in rows]
+
+    def _dead_letter(self, row: Any) -> DeadLetter:
+        sha, stream, seq, error, opened_ms, attempts, closed_seq, how, letter, *key, kind = row
+        if not _matches(sha, *_letter_parts(stream, seq, error, opened_ms, attempts, closed_seq, how)):
+            raise self._damaged(f"dead letter {letter} does not match its checksum")
+        return DeadLetter(letter, StreamKey(*key), seq, str(kind), error, opened_ms, attempts, closed_seq, how)
+
+    def messages(self, limit: int = 100) -> list[Message]:
+        if self._version < 2:
+            return []
+        rows = self._read(
+            "SELECT id, sha, seq, message_key, body FROM outbox WHERE sent_ms IS NULL ORDER BY id LIMIT ?", (limit,)
+        )
+        return [self._message(row) for row in rows]
+
+    def _message(self, row: Any) -> Message:
+        number, sha, seq, key, body = row
+        if not _matches(sha, seq, key, body):
+            raise self._damaged(f"message {number} of the outbox does not match its checksum")
+        return Message(number, key, body)
+
     def reference(self, reference_id: str) -> bytes:
         rows = self._read(
             "SELECT reference_id, sha, body FROM reference_samples WHERE reference_id = ?", (reference_id,)
@@ -546,7 +698,10 @@ class SqliteStore:
             ("decisions", "id, sha, stream, version, seq, body"),
             ("reference_samples", "rowid, reference_id, sha, body"),
             ("snapshots", "id, sha, seq, fingerprint, body"),
+            ("outbox", "id, sha, seq, message_key, body"),
         ):
+            if table == "outbox" and self._version < 2:
+                continue
             for count, row in self._rows(table, columns):
                 match table:
                     case "decisions":
@@ -555,10 +710,14 @@ class SqliteStore:
                             raise self._damaged(f"a decision is of event {row[4]}, but the log ends before it")
                     case "reference_samples":
                         self._reference(row[1:])
+                    case "outbox":
+                        self._message(row)
                     case _:
                         if not _matches(*row[1:]):
                             raise self._damaged(f"the snapshot after event {row[2]} does not match its checksum")
                 yield Checked(table, count)
+        if letters := self.dead_letters(closed=True):
+            yield Checked("dead_letter", len(letters))
         for (problem,) in self._read("PRAGMA integrity_check(1)"):
             if problem != "ok":
                 raise self._damaged(str(problem))
@@ -570,6 +729,36 @@ class SqliteStore:
         while rows := self._read(select, (after,), where=f"{table}, after row {after}"):
             count, after = count + 1, int(rows[0][0])
             yield count, rows[0]
+
+    def oldest_ms(self) -> int | None:
+        """Return when the first event of the log was written; None for an empty log."""
+        rows = self._read("SELECT recorded_ms FROM events ORDER BY seq LIMIT 1")
+        return int(rows[0][0]) if rows else None
+
+    def copy_to(self, target: str | os.PathLike[str]) -> None:
+        """Copy one moment of the store into the empty file `target`, marked as a back-up and without a WAL.
+
+        In one step of SQLite's backup: done in many, it would begin anew with every group that is written meanwhile.
+        Raises `OperatorError` where the target cannot be written, `StoreFailed` where the store cannot be read.
+        """
+        try:
+            connection = apsw.Connection(os.fspath(target), flags=apsw.SQLITE_OPEN_READWRITE)
+        except apsw.Error as error:
+            raise OperatorError(f"the back-up cannot be written: {_sentence(error)}") from error
+        try:
+            with self._reader_lock, connection.backup("main", self._reader, "main") as backup:
+                while not backup.done:
+                    backup.step(-1)
+            connection.pragma("synchronous", "full")
+            connection.pragma("journal_mode", "delete")
+            now_ms = str(time.time_ns() // 1_000_000)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('backup_ms', ?)", (now_ms,))
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise self._damaged(str(error)) from error
+        except apsw.Error as error:
+            raise OperatorError(f"the back-up cannot be written: {_sentence(error)}") from error
+        finally:
+            connection.close()
 
     def close(self) -> None:
         with self._reader_lock:
@@ -622,6 +811,15 @@ def new_ulid(now_ms: int, entropy: bytes) -> str:
     return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[number >> shift & 31] for shift in range(125, -1, -5))
 
 
+def _epoch_after(old: str, now_ms: int) -> str:
+    """Return a new epoch that sorts after `old`, also where the clock stands in the past: clients ignore older ones."""
+    letters = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    old_ms = 0
+    for letter in old[:10]:
+        old_ms = old_ms << 5 | max(letters.find(letter), 0)
+    return new_ulid(max(now_ms, old_ms + 1), os.urandom(10))
+
+
 def _sum(*parts: int | str | bytes) -> bytes:
     """Return the checksum of a row. Lengths are part of it, so that nothing can move from one column to the next."""
     raw = [
@@ -631,6 +829,10 @@ def _sum(*parts: int | str | bytes) -> bytes:
     for part in raw:
         digest.update(part)
     return digest.digest()[:16]
+
+
+def _letter_parts(*parts: Any) -> tuple[Any, ...]:
+    return tuple("open" if part is None else part for part in parts)
 
 
 def _matches(sha: object, *parts: Any) -> bool:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from regime.engine import find_limits
 from regime.errors import CallerError, Unavailable
 from regime.events import Command, Observation, Recalibrated, StreamKey, Tick, Trade
 from regime.fleet import Fleet
+from regime.plugins import load
 from regime.reference import Reference
 from regime.replay import replay
 from regime_service.board import Board
@@ -367,3 +369,191 @@ def test_a_reference_for_all_timeframes_finds_its_limits_when_it_is_stepped(star
     digest = runner.digest()
     runner.stop()
     assert start().digest() == digest
+
+
+# --- dead letters ---
+
+
+class Brittle:
+    """A detector that cannot take a feature over 100."""
+
+    broken = True
+    broken_at_reset = False
+
+    def __init__(self) -> None:
+        self._rows = np.zeros(1)
+
+    def reset(self, reference: Reference) -> None:
+        if self.broken_at_reset:
+            raise ArithmeticError("at reset")
+        self._rows = np.zeros(1)
+
+    def update(self, x: Any) -> None:
+        if x.max() > 100 and self.broken:
+            raise ArithmeticError("over 100")
+        self._rows += 1
+
+    warm = property(lambda self: False)
+    statistic = property(lambda self: float(self._rows[0]))
+    threshold = property(lambda self: 10.0)
+    drift_detected = property(lambda self: False)
+    feature_statistics = property(lambda self: np.zeros(3))
+
+    def state(self) -> dict[str, Any]:
+        return {"rows": self._rows}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._rows = state["rows"]
+
+    def fingerprint(self) -> bytes:
+        return self._rows.tobytes()
+
+    @staticmethod
+    def examples() -> list[dict[str, Any]]:
+        return [{}]
+
+
+BRITTLE = EngineConfig(
+    clock="event", detectors=[DetectorConfig(kind=f"{__name__}.Brittle")], warmup_observations=5, rules=[]
+)
+OTHER = StreamKey("m", "ETH/USDT", "5m")
+
+
+def poisoned(runner: EmbeddedRunner) -> None:
+    """Two streams with a reference, and an event that the detector of one of them cannot take."""
+    sample = reference()
+    event = Recalibrated(model="m", version="1", reference_id=sample.reference_id)
+    runner.submit([event], references={sample.reference_id: sample.to_bytes()}).result(30)
+    for i in range(10):
+        runner.submit([observation(i), msgspec.structs.replace(observation(i), symbol="ETH/USDT")]).result(30)
+    runner.submit([observation(10, a=1000.0)]).result(30)
+    runner.submit([observation(11), msgspec.structs.replace(observation(11), symbol="ETH/USDT")]).result(30)
+
+
+def word(action: Any, letter: int, id_: str = "w") -> Command:
+    return Command(id=id_, action=action, ts_ms=0, **KEY._asdict(), actor="ana", reason="seen", letter=letter)
+
+
+def told(runner: EmbeddedRunner, key: StreamKey = KEY) -> tuple[TradingState, list[str]]:
+    side = runner._board.now.decisions[key].sides.long
+    return side.state, [reason.code for reason in side.reasons]
+
+
+def replayed(runner: EmbeddedRunner) -> str:
+    sample = reference()
+    fleet = Fleet(BRITTLE, {sample.reference_id: sample}.__getitem__)
+    for _ in replay([codec.decode(raw) for _, raw in runner._store.events()], fleet):
+        pass
+    return fleet.digest()
+
+
+def test_an_event_that_makes_a_detector_raise_pauses_its_stream_alone_and_is_kept(start: Start) -> None:
+    runner = start(BRITTLE)
+    poisoned(runner)
+    assert told(runner) == (TradingState.REDUCING, ["engine-error"])
+    assert told(runner, OTHER) == (TradingState.ACTIVE, [])
+    (letter,) = runner._store.dead_letters()
+    assert (letter.key, letter.kind, letter.attempts) == (KEY, "observation", 1)
+    assert "over 100" in letter.error
+    bad = dict(runner._store.events())[letter.seq]
+    assert bad == codec.encode(observation(10, a=1000.0)), "it was accepted, and the log holds it"
+    assert runner.dead_letters == 1
+    assert runner.digest() == replayed(runner)
+
+
+@pytest.mark.parametrize("snapshots", [True, False])
+def test_dropped_the_stream_goes_on_and_a_restart_and_a_replay_are_the_same(start: Start, snapshots: bool) -> None:
+    runner = start(BRITTLE, snapshot_every=5 if snapshots else 10_000)
+    poisoned(runner)
+    letter = runner._store.dead_letters()[0].id
+    runner.submit([word("drop", letter)]).result(30)
+    assert told(runner) == (TradingState.ACTIVE, [])
+    assert [(one.how, one.attempts) for one in runner._store.dead_letters(closed=True)] == [("drop", 1)]
+    assert (runner._store.dead_letters(), runner.dead_letters) == ([], 0)
+    runner.submit([observation(12)]).result(30)
+    digest = runner.digest()
+    assert digest == replayed(runner)
+    runner.stop()
+    again = start(BRITTLE)
+    assert (again.digest(), again.dead_letters) == (digest, 0)
+
+
+def test_retried_and_failing_again_it_stays_open_and_after_a_restart_too(start: Start) -> None:
+    runner = start(BRITTLE)
+    poisoned(runner)
+    letter = runner._store.dead_letters()[0].id
+    version = runner._board.now.decisions[KEY].version
+    runner.submit([word("retry", letter)]).result(30)
+    assert told(runner) == (TradingState.REDUCING, ["engine-error"])
+    assert runner._store.dead_letters()[0].attempts == 2
+    assert runner._board.now.decisions[KEY].version == version, "the same fault is the same answer"
+    assert runner.digest() == replayed(runner)
+    runner.stop()
+    again = start(BRITTLE)
+    assert again.dead_letters == 1
+    assert again._store.dead_letters()[0][:2] == (letter, KEY)
+    again.submit([word("drop", letter, "w2")]).result(30)
+    assert told(again) == (TradingState.ACTIVE, [])
+
+
+def test_a_new_reference_closes_the_letter(start: Start) -> None:
+    runner = start(BRITTLE)
+    poisoned(runner)
+    sample = reference()
+    event = Recalibrated(model="m", version="2", reference_id=sample.reference_id)
+    runner.submit([event], references={sample.reference_id: sample.to_bytes()}).result(30)
+    assert told(runner) == (TradingState.ACTIVE, [])
+    assert [one.how for one in runner._store.dead_letters(closed=True)] == ["reference"]
+
+
+def test_a_program_that_can_take_the_event_closes_the_letter_when_it_judges_the_log(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = start(BRITTLE)
+    poisoned(runner)
+    version = runner._board.now.decisions[KEY].version
+    runner.stop()
+    # As an upgrade that mends the detector: snapshots of before are passed over, the log is judged anew.
+    monkeypatch.setattr("regime_service.runners.embedded._ENGINE_VERSION", 999)
+    loaded = load("regime.detectors", f"{__name__}.Brittle")
+    monkeypatch.setattr(loaded, "broken", False)
+    mended = start(BRITTLE)
+    assert told(mended) == (TradingState.ACTIVE, [])
+    assert mended._board.now.decisions[KEY].version > version
+    assert [one.how for one in mended._store.dead_letters(closed=True)] == ["program"]
+    mended.stop()
+    # And the other way round: a program that cannot take what another one could.
+    monkeypatch.setattr("regime_service.runners.embedded._ENGINE_VERSION", 1000)
+    monkeypatch.setattr(loaded, "broken", True)
+    worse = start(BRITTLE)
+    assert told(worse) == (TradingState.REDUCING, ["engine-error"])
+    assert worse._store.dead_letters()[0].seq == 22, "the event in the log, not the restart"
+
+
+def test_a_stream_that_joins_a_model_whose_reference_fails_blames_the_reference(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load("regime.detectors", BRITTLE.detectors[0].kind if BRITTLE.detectors else "")
+    monkeypatch.setattr(loaded, "broken_at_reset", True)
+    runner = start(BRITTLE)
+    sample = reference()
+    event = Recalibrated(model="m", version="1", reference_id=sample.reference_id)
+    runner.submit([event], references={sample.reference_id: sample.to_bytes()}).result(30)
+    runner.submit([observation(0)]).result(30)
+    (letter,) = runner._store.dead_letters()
+    assert (letter.seq, letter.kind) == (1, "recalibrated")
+    runner.stop()
+    again = start(BRITTLE)
+    assert again._store.dead_letters(closed=True) == [letter], "a restart comes to the same"
+
+
+@pytest.mark.parametrize("letter", [7, None])
+def test_a_word_about_a_letter_that_is_not_open_is_refused(start: Start, letter: Any) -> None:
+    runner = start(BRITTLE)
+    poisoned(runner)
+    last_seq = runner._store.last_seq()
+    for one in (word("drop", letter), msgspec.structs.replace(word("drop", 1), symbol="ETH/USDT")):
+        with pytest.raises(CallerError) as refused:
+            runner.submit([one]).result(30)
+        assert refused.value.status_hint == 404
+    assert runner._store.last_seq() == last_seq

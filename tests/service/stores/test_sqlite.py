@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import random
 import resource
@@ -23,7 +24,7 @@ from regime.codec import encode
 from regime.decision import Decision, SideDecision, Sides, TradingState
 from regime.errors import CorruptionError, OperatorError, RegimeError
 from regime.events import StreamKey, Tick, source_key
-from regime_service.stores import Checked, StoreFailed, group, offer
+from regime_service.stores import Checked, StoreFailed, group, offer, sqlite
 from regime_service.stores.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, check_sqlite, new_ulid
 
 KEY = StreamKey("m", "s", "5m")
@@ -59,6 +60,8 @@ def fill(path: Path) -> None:
         store.put_decision(1, decision(1))
         store.put_decision(2, decision(2))
         store.put_reference("r1", b"sample " * 50)
+        store.open_letter(7, KEY, "ValueError: x", 7)
+        store.put_message(7, "alert-7", b"message")
         for seq in (10, 20, 30):
             store.put_snapshot(seq, "f", b"state %d " % seq * 50)
     store.close()
@@ -142,6 +145,9 @@ def test_a_row_of_the_log_that_was_changed_is_named_and_those_before_it_are_read
         ("UPDATE reference_samples SET sha = x'00'", "reference r1 does not match"),
         ("UPDATE snapshots SET body = x'00' WHERE seq = 20", "snapshot after event 20"),
         ("DELETE FROM events WHERE seq > 1", "a decision is of event 2"),
+        ("UPDATE dead_letter SET error = 'ValueError: y'", "dead letter 1 does not match"),
+        ("UPDATE dead_letter SET closed_seq = 9, how = 'drop'", "dead letter 1 does not match"),
+        ("UPDATE outbox SET body = x'00'", "message 1 of the outbox does not match"),
     ],
 )
 def test_verify_names_bad_rows_beside_the_log(path: Path, sql: str, message: str) -> None:
@@ -290,9 +296,58 @@ def test_a_newer_format_is_refused_with_what_to_do(path: Path) -> None:
     edit(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     before = path.read_bytes()
     for read_only in (False, True):
-        with pytest.raises(OperatorError, match=r"newer regimegate .format 2.*install that version"):
+        with pytest.raises(OperatorError, match=r"newer regimegate .format 3.*install that version"):
             SqliteStore(path, read_only=read_only)
     assert path.read_bytes() == before
+
+
+def version_1(path: Path) -> None:
+    """A file that version 1 of this store made (`fill`, before there were dead letters and an outbox)."""
+    path.write_bytes(gzip.decompress((Path(__file__).parent / "data" / "version-1.db.gz").read_bytes()))
+
+
+def test_a_file_of_version_1_is_brought_up_to_date_and_loses_nothing(path: Path) -> None:
+    version_1(path)
+    old = SqliteStore(path, read_only=True)
+    epoch, events, decisions = old.epoch, list(old.events()), old.decisions(KEY)
+    assert (old.dead_letters(), old.messages(), len(events), len(decisions)) == ([], [], 40, 2)
+    assert [c.table for c in old.verify()][-1] == "snapshots"
+    old.close()
+    assert apsw.Connection(str(path)).pragma("user_version") == 1, "reading changes nothing"
+    store = SqliteStore(path)
+    assert (store.epoch, list(store.events()), store.decisions(KEY)) == (epoch, events, decisions)
+    assert store.newest_snapshot("f") == (30, b"state 30 " * 50)
+    with group(store):
+        store.open_letter(7, KEY, "ValueError: x", 7)
+        store.put_message(7, "alert-7", b"message")
+    list(store.verify())
+    store.close()
+    assert apsw.Connection(str(path)).pragma("user_version") == SCHEMA_VERSION
+    tables = "SELECT name, sql FROM sqlite_schema ORDER BY name"
+    fill(new := path.with_name("new.db"))
+    assert list(apsw.Connection(str(path)).execute(tables)) == list(apsw.Connection(str(new)).execute(tables))
+
+
+def test_a_migration_that_fails_half_way_leaves_the_file_as_it_was(path: Path, monkeypatch: Any) -> None:
+    version_1(path)
+    monkeypatch.setitem(sqlite._STEPS, 1, sqlite._STEPS[1] + "; CREATE TABLE events (a)")
+    with pytest.raises(StoreFailed):
+        SqliteStore(path)
+    monkeypatch.undo()
+    connection = apsw.Connection(str(path))
+    assert connection.pragma("user_version") == 1
+    assert not list(connection.execute("SELECT 1 FROM sqlite_schema WHERE name IN ('outbox', 'dead_letter')"))
+    connection.close()
+    store = SqliteStore(path)
+    assert len(seqs(store)) == 40 and list(store.verify())
+    store.close()
+
+
+def test_a_file_of_ours_without_a_version_is_damaged(path: Path) -> None:
+    fill(path)
+    edit(path, "PRAGMA user_version = 0")
+    with pytest.raises(CorruptionError, match="version of its tables"):
+        SqliteStore(path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""What an operator asks about the store while the service runs: dead letters, and what to do about them.
+
+    install(app, ports, letters) adds the routes to the application; `app` of this package calls it.
+
+Both POSTs are words of an operator: recorded in the log as `Command`, and so the same in every replay.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import anyio.to_thread
+import msgspec
+from fastapi import FastAPI, Request, Response
+from msgspec import Meta
+
+from regime.decision import to_answer
+from regime.errors import CallerError, FieldError
+from regime.events import Command, Label
+from regime_service.http import schema
+from regime_service.http.auth import KEY_ID
+from regime_service.http.schema import JSON
+from regime_service.ports import Ports
+from regime_service.stores import DeadLetter
+from regime_service.stores.sqlite import new_ulid
+
+Letters = Callable[[bool], list[DeadLetter]]
+"""(with the closed ones) -> dead letters, oldest first; may block shortly: call it in a thread."""
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who says it and why; kept in the log."""
+
+    actor: Label
+    reason: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+def as_plain(letter: DeadLetter) -> dict[str, Any]:
+    """Return a dead letter as a JSON object: what failed, for which stream, how often, and what ended it."""
+    return {
+        "id": letter.id, **letter.key._asdict(), "event": letter.seq, "kind": letter.kind, "error": letter.error,
+        "opened_ms": letter.opened_ms, "attempts": letter.attempts, "open": letter.closed_seq is None,
+        "closed_by_event": letter.closed_seq, "how": letter.how or None,
+    }  # fmt: skip
+
+
+def install(app: FastAPI, ports: Ports, letters: Letters) -> None:
+    """Add the routes."""
+
+    async def get_dead_letters(request: Request) -> Response:
+        query = schema.Query(request.scope["query_string"], (_CLOSED,), strict=True)
+        found = await anyio.to_thread.run_sync(letters, query.text("closed") == "true")
+        return Response(msgspec.json.encode({"dead_letters": [as_plain(one) for one in found]}), media_type=JSON)
+
+    async def retry_dead_letter(request: Request) -> Response:
+        return await act(request, "retry")
+
+    async def drop_dead_letter(request: Request) -> Response:
+        return await act(request, "drop")
+
+    async def act(request: Request, action: Any) -> Response:
+        schema.Query(request.scope["query_string"], (), strict=True)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+            raise CallerError(f"Say who asks and why, as {JSON}. Nothing was changed.", status=415)
+        try:
+            word = msgspec.json.decode(await request.body(), type=Word)
+        except (msgspec.ValidationError, UnicodeDecodeError) as error:
+            raise CallerError(f"{error}. Nothing was changed.", errors=[FieldError("", str(error))]) from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise CallerError(f"The body cannot be read: {error}. Nothing was changed.", status=400) from None
+        text = request.path_params["id"]
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+        found = {one.id: one for one in await anyio.to_thread.run_sync(letters, False)}.get(number)
+        if found is None:
+            raise CallerError(
+                f"No dead letter {text[:40]!r} is open. Nothing was changed. GET /v1/dead-letters shows what is open.",
+                status=404,
+            )
+        event_clock = ports.config.clock == "event"
+        now_ms = ports.event_now_ms(found.key.model) if event_clock else ports.now_ms()
+        command = Command(
+            id=new_ulid(ports.now_ms(), secrets.token_bytes(10)), action=action, ts_ms=now_ms, **found.key._asdict(),
+            actor=word.actor, reason=word.reason, letter=found.id, key_id=request.scope.get(KEY_ID),
+        )  # fmt: skip
+        receipt = await ports.ingest([command])
+        still = any(one.id == found.id for one in await anyio.to_thread.run_sync(letters, False))
+        answers = [to_answer(decision, epoch=ports.epoch(), valid_for_ms=0) for decision in receipt.decisions]
+        return Response(msgspec.json.encode({"id": found.id, "open": still, "thresholds": answers}), media_type=JSON)
+
+    text = {"type": "string", "minLength": 1}
+    letter = {"type": "object", "additionalProperties": True}
+    body = {
+        "required": True,
+        "content": {JSON: {"schema": {
+            "type": "object", "required": ["actor", "reason"], "additionalProperties": False,
+            "properties": {"actor": text, "reason": text},
+        }}},
+    }  # fmt: skip
+    for method, path, endpoint, summary, about, extra in (
+        ("GET", "/v1/dead-letters", get_dead_letters, "Events that made judging fail",
+         "Each pauses its stream (`engine-error`) until it is retried or dropped, or a new reference is registered.",
+         schema.operation(
+             {JSON: {"schema": {"type": "object", "required": ["dead_letters"], "properties": {
+                 "dead_letters": {"type": "array", "items": letter}}}}},
+             about="Oldest first.", errors=(422, 503), params=(_CLOSED,))),
+        ("POST", "/v1/dead-letters/{id}/retry", retry_dead_letter, "Measure the event once more",
+         "The stream's detectors start anew from its reference. If the event fails again, the letter stays open.",
+         schema.operation(_ACTED, about="Recorded.", errors=(400, 404, 413, 415, 422, 503), path=("id",), body=body)),
+        ("POST", "/v1/dead-letters/{id}/drop", drop_dead_letter, "Go on without the event",
+         "The stream's detectors start anew from its reference. The event stays in the log; it is not measured.",
+         schema.operation(_ACTED, about="Recorded.", errors=(400, 404, 413, 415, 422, 503), path=("id",), body=body)),
+    ):  # fmt: skip
+        app.add_api_route(
+            path, endpoint, methods=[method], response_class=Response, response_model=None, tags=["operator"],
+            operation_id=endpoint.__name__, summary=summary, description=about, openapi_extra=extra,
+        )  # fmt: skip
+
+
+_CLOSED = schema.Param("closed", "true: those that are closed as well", choices=("true", "false"), default="false")
+_ACTED = {JSON: {"schema": {"type": "object", "required": ["id", "open", "thresholds"], "properties": {
+    "id": {"type": "integer"}, "open": {"type": "boolean"}, "thresholds": {"type": "array"},
+}}}}  # fmt: skip
+
+__all__ = ["Letters", "Word", "as_plain", "install"]
