@@ -8,6 +8,8 @@ then: a reason that begins with "platform:", for a test that has no meaning on t
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +25,12 @@ PLATFORM_PREFIX: Final = "platform:"
 hypothesis.settings.register_profile("regime", deadline=None)
 hypothesis.settings.register_profile("regime-ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("regime-ci" if os.environ.get("CI") else "regime")
+
+
+# Whoever is started in the background of a script (`make test &`) is told to ignore Ctrl-C, and so is whatever the
+# tests start: then a test that sends it waits for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require_all() -> bool:
