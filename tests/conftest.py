@@ -8,12 +8,18 @@ then: a reason that begins with "platform:", for a test that has no meaning on t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+import sys
+from collections.abc import Callable, Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import hypothesis
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from postgres_server import MISSING, PostgresServer, programs
 
 REPO: Final = Path(__file__).resolve().parents[1]
 PLATFORM_PREFIX: Final = "platform:"
@@ -44,6 +50,27 @@ def require(component_available: object, reason: str) -> None:
 def need() -> Callable[[object, str], None]:
     """`need(shutil.which("chromium"), "no browser: install chromium")` in a test or a fixture."""
     return require
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test run. `.ci/run` installs one, and REGIME_REQUIRE_POSTGRES=1 says that it must be."""
+    folder = programs()
+    for there, reason in ((folder, MISSING), (find_spec("psycopg"), "psycopg is not installed: pip install psycopg[binary]")):
+        if not there and os.environ.get("REGIME_REQUIRE_POSTGRES") == "1":
+            pytest.fail(f"{reason} (a failure, not a skip, because REGIME_REQUIRE_POSTGRES=1)", pytrace=False)
+        require(there, reason)
+    assert folder is not None
+    server = PostgresServer(folder)
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> PostgresServer:
+    """The same server, running, with an empty database."""
+    postgres_server.empty()
+    return postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 
 from regime.codec import encode
 from regime.decision import Decision, Reason, SideDecision, Sides, TradingState
@@ -24,6 +25,7 @@ from regime.events import (
     Trade,
 )
 from regime_service.stores import Appended, DeadLetter, Store, StoreFailed, group, offer
+from regime_service.stores.opening import open_store
 from regime_service.stores.sqlite import SqliteStore
 
 Opener = Callable[[], Store]
@@ -34,7 +36,14 @@ def sqlite(folder: Path) -> Opener:
     return lambda: SqliteStore(folder / "store.db")
 
 
-FACTORIES: dict[str, Callable[[Path], Opener]] = {"sqlite": sqlite}
+def postgres(server: PostgresServer) -> Opener:
+    return lambda: open_store(server.url)
+
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Opener]] = {
+    "sqlite": lambda request: sqlite(request.getfixturevalue("tmp_path")),
+    "postgres": lambda request: postgres(request.getfixturevalue("postgres")),
+}
 
 KEY = StreamKey("m", "BTC/USDT:USDT", "5m")
 OTHER = StreamKey("m", "ETH/USDT:USDT", "5m")
@@ -55,9 +64,9 @@ OF_EVERY_KIND: list[AnyEvent] = [
 
 
 @pytest.fixture(params=FACTORIES)
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+def opener(request: pytest.FixtureRequest) -> Iterator[Opener]:
     opened: list[Store] = []
-    make = FACTORIES[request.param](tmp_path)
+    make = FACTORIES[request.param](request)
 
     def open_one() -> Store:
         opened.append(make())

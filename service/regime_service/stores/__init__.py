@@ -41,6 +41,10 @@ class StoreFailed(RegimeError):
     status_hint = 503
 
 
+class StoreUnreachable(StoreFailed):
+    """The server of the store does not answer. It may do so soon: end, and let the supervisor try again."""
+
+
 class Appended(NamedTuple):
     """What became of one offered event; `seq` is 0 unless it is new."""
 
@@ -248,4 +252,4 @@ def offer(store: Store, event: AnyEvent, raw: bytes, recorded_ms: int) -> Append
     return Appended(store.append(event, raw, recorded_ms) if status == "new" else 0, status)
 
 
-__all__ = ["Appended", "Checked", "DeadLetter", "Message", "Status", "Store", "StoreFailed", "group", "offer"]
+__all__ = ["Appended", "Checked", "DeadLetter", "Message", "Status", "Store", "StoreFailed", "StoreUnreachable", "group", "offer"]
