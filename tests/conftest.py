@@ -54,9 +54,12 @@ def need() -> Callable[[object, str], None]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server of this test run. `.ci/run` installs one, and REGIME_REQUIRE_POSTGRES=1 says that it must be."""
+    """A PostgreSQL server of this test run; `.ci/run` installs one, and sets REGIME_REQUIRE_POSTGRES=1."""
     folder = programs()
-    for there, reason in ((folder, MISSING), (find_spec("psycopg"), "psycopg is not installed: pip install psycopg[binary]")):
+    for there, reason in (
+        (folder, MISSING),
+        (find_spec("psycopg"), "psycopg is not installed: pip install psycopg[binary]"),
+    ):
         if not there and os.environ.get("REGIME_REQUIRE_POSTGRES") == "1":
             pytest.fail(f"{reason} (a failure, not a skip, because REGIME_REQUIRE_POSTGRES=1)", pytrace=False)
         require(there, reason)

@@ -46,9 +46,10 @@ class PostgresServer:
         )  # fmt: skip
         (self._data / "pg_hba.conf").write_text("local all boss trust\nlocal all all scram-sha-256\n")
         with (self._data / "postgresql.conf").open("a") as conf:
-            # wal_writer_delay: what is not written at COMMIT stays unwritten, so that the negative control can lose it.
+            # wal_writer_delay: what COMMIT does not write stays unwritten, so that the negative control can lose it.
             conf.write(
-                f"\nlisten_addresses = ''\nunix_socket_directories = '{self._folder}'\nfsync = on\nmax_connections = 20\n"
+                f"\nlisten_addresses = ''\nunix_socket_directories = '{self._folder}'\nfsync = on\n"
+                "max_connections = 20\n"
                 "shared_buffers = 32MB\nwal_writer_delay = 10s\nwal_writer_flush_after = 1GB\n"
             )
         self.start()
@@ -60,7 +61,9 @@ class PostgresServer:
         return f"postgresql://bot:{QUOTED}@/regime?host={self._folder}"
 
     def start(self, *options: str) -> None:
-        self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self._folder / "log"), "-o", " ".join(options))
+        self._run(
+            "pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self._folder / "log"), "-o", " ".join(options)
+        )
 
     def stop(self, mode: str = "fast") -> None:
         self._run("pg_ctl", "stop", "-w", "-D", str(self._data), "-m", mode)
@@ -79,8 +82,11 @@ class PostgresServer:
     def dump(self) -> bytes:
         """The database as `pg_dump` sees it, in the form that `psql` takes."""
         done = subprocess.run(
-            [self._bin / "pg_dump", "-h", self._folder, "-U", "boss", "regime"], check=True, capture_output=True, **self._as
-        )
+            [self._bin / "pg_dump", "-h", self._folder, "-U", "boss", "regime"],
+            check=True,
+            capture_output=True,
+            **self._as,
+        )  # fmt: skip
         return done.stdout
 
     def load(self, dump: bytes) -> None:
@@ -105,8 +111,8 @@ class PostgresServer:
         # Not captured: the server would inherit the pipe, and reading it would never end.
         with tempfile.TemporaryFile() as said:
             done = subprocess.run(
-                [self._bin / program, *arguments], cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False,
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, **self._as,
+                [self._bin / program, *arguments], cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                check=False, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, **self._as,
             )  # fmt: skip
             if check and done.returncode:
                 said.seek(0)

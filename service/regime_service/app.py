@@ -63,8 +63,8 @@ class Service:
 
     A store that cannot be written does not stop the service from starting: it then answers 503 with the reason, so
     that a supervisor's restarts end there and not in a loop. A database that does not answer may be there soon: then it
-    ends after a while (`unreachable`), for no connection is ever opened again in one life. What only a person can mend (another service holds the
-    file, a newer file, a wrong setting) raises `OperatorError`.
+    ends after a while (`unreachable`), for no connection is ever opened again in one life. What only a person can mend
+    (another service holds the file, a newer file, a wrong setting) raises `OperatorError`.
     """
 
     def __init__(self, settings: Settings, *, now_ms: Callable[[], int] | None = None) -> None:

@@ -38,9 +38,9 @@ def copy_store(source: str, target: str) -> Copied:
     for place in (source, target):
         if is_url(place):
             raise OperatorError(
-                f"{masked(place)} is a PostgreSQL database: it is backed up by `pg_dump` and restored by `pg_restore` (or "
-                "by your hoster), as your others are. The next service on a restored one begins a new epoch by itself; "
-                "`regime verify-log URL` reads every row of it"
+                f"{masked(place)} is a PostgreSQL database: it is backed up by `pg_dump` and restored by `pg_restore` "
+                "(or by your hoster), as your others are. The next service on a restored one begins a new epoch by "
+                "itself; `regime verify-log URL` reads every row of it"
             )
     wanted = Path(target)
     if wanted.exists() or wanted.is_symlink():

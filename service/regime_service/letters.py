@@ -47,7 +47,8 @@ def act_on_letter(settings: Settings, action: Literal["retry", "drop"], number: 
     letter = next((one for one in _read(settings.store.where, closed=False) if one.id == number), None)
     if letter is None:
         raise OperatorError(
-            f"no dead letter {number} is open in {masked(settings.store.where)}; `regime dead-letter list` shows what is"
+            f"no dead letter {number} is open in {masked(settings.store.where)}; "
+            "`regime dead-letter list` shows what is"
         )
     try:
         still_open = _ask_service(settings, letter, action, actor=actor, reason=reason)
@@ -75,8 +76,9 @@ def _ask_service(settings: Settings, letter: DeadLetter, action: str, *, actor: 
     known = _request(settings, "GET", "/v1/dead-letters", None)["dead_letters"]
     if as_plain(letter) not in known:
         raise OperatorError(
-            f"the service at {where} does not know dead letter {letter.id} of {masked(settings.store.where)}: it holds another "
-            "store, or has dealt with it. Nothing was changed; say which one is meant with --store, --host and --port"
+            f"the service at {where} does not know dead letter {letter.id} of {masked(settings.store.where)}: it holds "
+            "another store, or has dealt with it. Nothing was changed; say which one is meant with --store, --host and "
+            "--port"
         )
     body = json.dumps({"actor": actor, "reason": reason}).encode()
     answer = _request(settings, "POST", f"/v1/dead-letters/{letter.id}/{action}", body)

@@ -139,7 +139,9 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
         raise OperatorError(f"{source} [store]: `file` and `url` both say where the store is; keep the one you mean")
     for key, wrong in (("file", is_url(store.get("file", ""))), ("url", not is_url(store.get("url") or "postgres://"))):
         if wrong:
-            raise OperatorError(f"{source} [store]: a URL (postgresql://...) belongs to `url`, a file to `file`; see `{key}`")
+            raise OperatorError(
+                f"{source} [store]: a URL (postgresql://...) belongs to `url`, a file to `file`; see `{key}`"
+            )
     config = from_mapping(engine, EngineConfig, source=source)
     try:
         build_rules(config)

@@ -252,4 +252,7 @@ def offer(store: Store, event: AnyEvent, raw: bytes, recorded_ms: int) -> Append
     return Appended(store.append(event, raw, recorded_ms) if status == "new" else 0, status)
 
 
-__all__ = ["Appended", "Checked", "DeadLetter", "Message", "Status", "Store", "StoreFailed", "StoreUnreachable", "group", "offer"]
+__all__ = [
+    "Appended", "Checked", "DeadLetter", "Message", "Status", "Store", "StoreFailed", "StoreUnreachable", "group",
+    "offer",
+]  # fmt: skip

@@ -25,6 +25,7 @@ def open_store(where: str, *, read_only: bool = False) -> SqliteStore | Postgres
         if (error.name or "").partition(".")[0] not in ("psycopg", "psycopg_binary", ""):
             raise
         raise OperatorError(
-            f"the store {masked(where)} is a PostgreSQL database, which needs psycopg: pip install 'regimegate[postgres]'"
+            f"the store {masked(where)} is a PostgreSQL database, which needs psycopg: "
+            "pip install 'regimegate[postgres]'"
         ) from None
     return PostgresStore(where, read_only=read_only)

@@ -15,9 +15,10 @@ Rules
    are unique, so of two writers one fails with its next event, and stops for good.
 3. *No session is ever opened again.* Whether a group was committed when the connection was lost is unknown here; a new
    service asks the log instead of guessing.
-4. *A copy begins a new epoch.* A back-up (`pg_dump`) that is restored has a past that others know more of. `meta` holds
-   where the store lived: cluster, timeline, database, table. Who opens it elsewhere gives it a new epoch. What is copied
-   below PostgreSQL (a disk snapshot) looks like the original: delete the row `home` of `meta` after restoring that.
+4. *A copy begins a new epoch.* A back-up (`pg_dump`) that is restored has a past that others know more of. `meta`
+   holds where the store lived: cluster, timeline, database, table. Who opens it elsewhere gives it a new epoch. What is
+   copied below PostgreSQL (a disk snapshot) looks like the original: after restoring that, delete the row `home` of
+   `meta`.
 """
 
 from __future__ import annotations
@@ -179,8 +180,8 @@ class PostgresStore:
         except psycopg.Error:
             # Not libpq's own words: they repeat the URL, with the password in it.
             raise OperatorError(
-                f"the URL of the store, {self._path}, is not understood; write postgresql://USER@HOST:5432/DATABASE, and "
-                "signs such as @ : / in a password as %40 %3A %2F"
+                f"the URL of the store, {self._path}, is not understood; write postgresql://USER@HOST:5432/DATABASE, "
+                "and signs such as @ : / in a password as %40 %3A %2F"
             ) from None
         try:
             self._writer = self._connect()
@@ -310,19 +311,17 @@ class PostgresStore:
                     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
                     LOCK,
                 ).fetchone()
-                who = "" if holder is None or not holder[0] else f" ({holder[0]}{f' at {holder[1]}' if holder[1] else ''})"
+                who = " at ".join(str(part) for part in holder or () if part)
                 raise OperatorError(
-                    f"the store {self._path} is in use by another process{who}; stop that one first, or give this one "
-                    "another database"
+                    f"the store {self._path} is in use by another process{f' ({who})' if who else ''}; stop that one "
+                    "first, or give this one another database"
                 )
             time.sleep(0.05)
 
     def _identify(self) -> int:
         """Return the version of the tables, 0 if a store can be made here; refuse what is not ours or newer."""
         if self._read_one("SELECT to_regclass(%s)", f"{SCHEMA}.meta") is None:
-            others = self._read_one(
-                "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(%s)", SCHEMA
-            )
+            others = self._read_one("SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(%s)", SCHEMA)
             if others:
                 raise self._foreign()
             return 0
@@ -403,7 +402,7 @@ class PostgresStore:
                 for sql, rows in work:
                     self._writer.cursor().executemany(sql, rows)
                 done = self._writer.execute("COMMIT")
-            # A COMMIT that had to roll back is no error to the server; waiting for a replica that was given up, neither.
+            # A COMMIT that had to roll back is no error to the server; a wait for a replica that was given up, neither.
             if done.statusmessage != "COMMIT" or self._warning is not None:
                 raise psycopg.OperationalError(self._warning or f"COMMIT was answered with {done.statusmessage}")
 
@@ -533,7 +532,7 @@ class PostgresStore:
         known = self._open_letters()
         if any(letter[0] == stream for letter in known.values()):
             raise ValueError(f"{key} has an open dead letter already")
-        newest = self._ask("SELECT coalesce(max(id), 0) FROM dead_letter")[0][0]
+        newest = int(self._ask("SELECT coalesce(max(id), 0) FROM dead_letter")[0][0])
         letter = max(newest, self._newest_letter) + 1
         row = (stream, seq, _text(error), opened_ms, 1, None, "")
         self._others.append(
@@ -729,9 +728,7 @@ class PostgresStore:
         return Message(number, key.decode(), body)
 
     def reference(self, reference_id: str) -> bytes:
-        rows = self._read(
-            "SELECT reference_id, sha, body FROM reference_samples WHERE reference_id = %s", reference_id
-        )
+        rows = self._read("SELECT reference_id, sha, body FROM reference_samples WHERE reference_id = %s", reference_id)
         if not rows:
             raise KeyError(reference_id)
         return self._reference(rows[0])
@@ -908,7 +905,7 @@ def _one(connection: Connection, sql: str, *values: Any) -> Any:
 
 
 def _is_damage(error: Exception) -> bool:
-    # XX001 data_corrupted, XX002 index_corrupted, XX000 what the server could not explain itself (a broken TOAST chain).
+    # XX001 data_corrupted, XX002 index_corrupted, XX000 what the server cannot explain itself (a broken TOAST chain).
     return isinstance(error, UnicodeError) or (getattr(error, "sqlstate", None) or "").startswith("XX")
 
 

@@ -70,5 +70,5 @@ def masked(where: str) -> str:
     """
     if not is_url(where):
         return where
-    where = re.sub(r"(?i)([?&](?:ssl)?password=)[^&]*", r"\1***", where)
-    return re.sub(r"(://[^:@]*):.*@", r"\1:***@", where)
+    where = re.sub(r"(?is)([?&](?:ssl)?password=)[^&]*", r"\1***", where)
+    return re.sub(r"(?s)(://[^:@]*):.*@", r"\1:***@", where)
