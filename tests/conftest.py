@@ -12,14 +12,15 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
 
-from postgres_server import MISSING, PostgresServer, programs
+sys.path.insert(0, str(Path(__file__).parent))  # for `postgres_server`
 
 REPO: Final = Path(__file__).resolve().parents[1]
 PLATFORM_PREFIX: Final = "platform:"
@@ -55,6 +56,8 @@ def need() -> Callable[[object, str], None]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server of this test run; `.ci/run` installs one, and sets REGIME_REQUIRE_POSTGRES=1."""
+    from postgres_server import MISSING, PostgresServer, programs
+
     folder = programs()
     for there, reason in (
         (folder, MISSING),

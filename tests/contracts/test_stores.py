@@ -168,6 +168,20 @@ def test_a_duplicate_within_one_group_is_seen(store: Store) -> None:
     assert [status for _, status in answers] == ["new", "duplicate", "conflict"]
 
 
+def test_what_was_expected_is_answered_as_what_was_not(store: Store) -> None:
+    put(store, observation(1))
+    with pytest.raises(RuntimeError, match="no group"):
+        store.expect([observation(1)])
+    events = [observation(1), observation(1, 2.0), observation(2), observation(2), observation(2, 3.0)]
+    with group(store):
+        store.expect(event for event in events)
+        store.expect([])
+        found = [offer(store, event, encode(event), 7) for event in [*events, observation(3)]]
+        assert (store.number_of(observation(2)), store.stored(observation(1))) == (2, encode(observation(1)))
+    assert [status for _, status in found] == ["duplicate", "conflict", "new", "duplicate", "conflict", "new"]
+    assert put(store, observation(2), observation(4)) == [Appended(0, "duplicate"), Appended(4, "new")]
+
+
 def test_keys_that_differ_only_behind_a_nul_are_different(store: Store) -> None:
     one = Trade(
         model="m", symbol="s", timeframe="5m", trade_id="1", side="long", opened_ms=0, closed_ms=1, entry_price=1.0,

@@ -12,6 +12,7 @@ Rules
 What a runner does with a group of events, in full:
 
     store.begin()
+    store.expect(events of the group)
     for event, raw in group:
         seq, status = offer(store, event, raw, now_ms)
         if status == "new":
@@ -21,7 +22,7 @@ What a runner does with a group of events, in full:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, Protocol
 
@@ -128,6 +129,13 @@ class Store(Protocol):
 
     def rollback(self) -> None:
         """Forget the open group; its numbers are given out again. Harmless without a group and on a failed store."""
+        ...
+
+    def expect(self, events: Iterable[AnyEvent]) -> None:
+        """Hear which events will be looked up in the open group: a store at the end of a wire asks for them at once.
+
+        A hint and no more: every answer is the same without it.
+        """
         ...
 
     def look_up(self, event: AnyEvent, raw: bytes) -> Status:

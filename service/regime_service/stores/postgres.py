@@ -6,9 +6,9 @@ machine, one SQLite file is faster and has fewer parts. The tables stand in a sc
 Rules
 -----
 1. *A group travels at its end.* What is written is kept here until `commit`, which sends BEGIN, rows and COMMIT in one
-   go: a group costs a question for each key it has to look up, and one round trip. The server's answer to COMMIT is the
-   acknowledgement, so `synchronous_commit` is `on` in that session whatever the server's default is, and a server with
-   `fsync = off` is refused.
+   go: a group costs two round trips, one for all keys it has to look up (`expect`) and one for its rows. The server's
+   answer to COMMIT is the acknowledgement, so `synchronous_commit` is `on` in that session, whatever the server's
+   default is, and a server with `fsync = off` is refused.
 2. *The writing session holds the lock.* An advisory lock ends with its session, and a session that has ended cannot
    commit: the next service cannot begin while this one may still write. Where something between us and the server (a
    pool that lends sessions by transaction) breaks that, the numbers of the events are the fence: they have no gaps and
@@ -30,7 +30,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -139,6 +139,7 @@ CREATE INDEX unsent ON outbox (id) WHERE sent_ms IS NULL;
 """,
 }
 
+_STORED = "SELECT sha, seq, recorded_ms, kind, source_key, body FROM events"
 _EVENT = "INSERT INTO events (seq, kind, source_key, recorded_ms, sha, body) VALUES (%b, %s, %b, %b, %b, %b)"
 _DECISION = "INSERT INTO decisions (stream, version, seq, sha, body) VALUES (%b, %b, %b, %b, %b)"
 _META = "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -427,9 +428,17 @@ class PostgresStore:
         self._decisions: list[Row] = []
         self._others: list[tuple[str, Row]] = []
         self._fresh: set[bytes] = set()
+        self._expected: dict[bytes, Row | None] = {}
         self._open_events: dict[bytes, tuple[int, bytes]] = {}
         self._open_decisions: dict[tuple[int, int], bytes] = {}
         self._open_references: dict[str, bytes] = {}
+
+    def expect(self, events: Iterable[AnyEvent]) -> None:
+        self._check_group()
+        keys = list(dict.fromkeys(source_key(event).encode() for event in events))
+        if keys:
+            self._expected |= dict.fromkeys(keys)
+            self._expected |= {row[4]: row for row in self._ask(f"{_STORED} WHERE source_key = ANY(%b)", keys)}
 
     def look_up(self, event: AnyEvent, raw: bytes) -> Status:
         self._check_group()
@@ -443,15 +452,18 @@ class PostgresStore:
         key = source_key(event).encode()
         if (in_group := self._open_events.get(key)) is not None:
             return in_group[1]
-        rows = self._ask("SELECT sha, seq, recorded_ms, kind, source_key, body FROM events WHERE source_key = %b", key)
-        if not rows:
+        if key in self._expected:
+            row = self._expected[key]
+        else:
+            row = next(iter(self._ask(f"{_STORED} WHERE source_key = %b", key)), None)
+        if row is None:
             return None
-        if not matches(*rows[0]):
+        if not matches(*row):
             # Without this check a flipped bit would turn every repetition into a conflict that nobody can resolve.
-            damage = self._damaged(f"event {rows[0][1]} does not match its checksum")
+            damage = self._damaged(f"event {row[1]} does not match its checksum")
             self._stop(str(damage))
             raise damage
-        body: bytes = rows[0][5]
+        body: bytes = row[5]
         return body
 
     def append(self, event: AnyEvent, raw: bytes, recorded_ms: int) -> int:

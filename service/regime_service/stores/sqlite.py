@@ -22,7 +22,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +340,9 @@ class SqliteStore:
             pass
         except apsw.Error as error:
             self._fail(error)
+
+    def expect(self, events: Iterable[AnyEvent]) -> None:
+        self._check_group()  # Nothing to gain: a question is a function call here.
 
     def look_up(self, event: AnyEvent, raw: bytes) -> Status:
         self._check_group()
