@@ -401,3 +401,113 @@ def test_without_psycopg_it_is_said_how_to_get_it(monkeypatch: Any) -> None:
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(OperatorError, match=r"pip install 'regimegate\[postgres\]'"):
         open_store("postgresql://u:p@h/d")
+
+
+# --- words, and what a test cannot bring a real server to do ---
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("DiskFull", "the server's disk is full"),
+        ("IoError", "the server's disk reports an error"),
+        ("ReadOnlySqlTransaction", "the server only reads"),
+        ("AdminShutdown", "the server was stopped"),
+        ("OperationalError", "the connection to the server is lost"),
+        ("SyntaxError", "SyntaxError: because"),
+    ],
+)
+def test_errors_become_sentences_and_the_first_one_ends_the_store(
+    postgres: PostgresServer, error: str, words: str
+) -> None:
+    from psycopg import errors
+
+    store: Any = open_store(postgres.url)
+    usual = store._writer
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(usual, name)
+
+        def execute(self, *_: Any, **__: Any) -> Any:
+            raise getattr(errors, error)("because")
+
+    store._writer = Broken()
+    for _ in range(2):
+        with pytest.raises(StoreFailed, match=words), group(store):
+            store.look_up(tick(1), encode(tick(1)))
+        store._writer = usual
+    assert words in store.failed
+    store.close()
+
+
+def test_what_the_server_calls_damaged_is_damage(postgres: PostgresServer) -> None:
+    from psycopg import errors
+
+    fill(postgres.url)
+    store: Any = open_store(postgres.url)
+    usual_reader, usual_writer = store._reader, store._writer
+
+    class Damaged:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(usual_reader, name)
+
+        def execute(self, *_: Any, **__: Any) -> Any:
+            raise errors.DataCorrupted("invalid page in block 3")
+
+    store._reader = Damaged()
+    with pytest.raises(CorruptionError, match="event 1: invalid page in block 3"):
+        list(store.events())
+    store._reader = usual_reader
+    assert store.failed is None, "others may still be written and read"
+    store._writer = Damaged()
+    with pytest.raises(CorruptionError, match="invalid page"), group(store):
+        store.look_up(tick(1), encode(tick(1)))
+    store._writer = usual_writer
+    assert "invalid page" in store.failed, "what the writer cannot read it cannot judge"
+    store.close()
+
+
+def test_a_damaged_snapshot_is_passed_over(postgres: PostgresServer) -> None:
+    fill(postgres.url)
+    store = open_store(postgres.url)
+    with group(store):
+        store.put_snapshot(35, "f", b"newer")
+    assert store.newest_snapshot("f") == (35, b"newer")
+    postgres.psql("UPDATE regimegate.snapshots SET body = 'x' WHERE seq = 35")
+    assert store.newest_snapshot("f") == (30, b"state")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"version": 120005}, "PostgreSQL 12; at least 13 is needed"),
+        ({"server_encoding": "LATIN1"}, "has the encoding LATIN1"),
+        ({"replica": True}, "that only reads .a replica.; name the one that writes"),
+        ({"synchronous_commit": "local"}, "synchronous_commit = local"),
+    ],
+)
+def test_servers_that_will_not_do_are_refused(
+    postgres_server: PostgresServer, changed: dict[str, Any], message: str
+) -> None:
+    from regime_service.stores.postgres import check_server
+
+    facts = {
+        "version": 150000, "server_encoding": "UTF8", "replica": False, "synchronous_commit": "on", "fsync": "on",
+        **changed,
+    }  # fmt: skip
+
+    class Server:
+        class info:
+            server_version = facts["version"]
+
+        def execute(self, sql: str, values: tuple[Any, ...]) -> Any:
+            self.asked = values[0] if values else "replica"
+            return self
+
+        def fetchone(self) -> tuple[Any, ...]:
+            return (facts[self.asked],)
+
+    with pytest.raises(OperatorError, match=message):
+        check_server(Server(), "postgresql://u@h/d")  # type: ignore[arg-type]
