@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `postgres_server`
 
 REPO: Final = Path(__file__).resolve().parents[1]
 PLATFORM_PREFIX: Final = "platform:"
@@ -52,6 +59,32 @@ def require(component_available: object, reason: str) -> None:
 def need() -> Callable[[object, str], None]:
     """`need(shutil.which("chromium"), "no browser: install chromium")` in a test or a fixture."""
     return require
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test run; `.ci/run` installs one, and sets REGIME_REQUIRE_POSTGRES=1."""
+    from postgres_server import MISSING, PostgresServer, programs
+
+    folder = programs()
+    for there, reason in (
+        (folder, MISSING),
+        (find_spec("psycopg"), "psycopg is not installed: pip install psycopg[binary]"),
+    ):
+        if not there and os.environ.get("REGIME_REQUIRE_POSTGRES") == "1":
+            pytest.fail(f"{reason} (a failure, not a skip, because REGIME_REQUIRE_POSTGRES=1)", pytrace=False)
+        require(there, reason)
+    assert folder is not None
+    server = PostgresServer(folder)
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> PostgresServer:
+    """The same server, running, with an empty database."""
+    postgres_server.empty()
+    return postgres_server
 
 
 @pytest.fixture(scope="session")

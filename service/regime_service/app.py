@@ -39,8 +39,8 @@ from regime_service.ports import Health, Ports, Receipt
 from regime_service.retention import LOOK_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.settings import Settings, child_environment
-from regime_service.stores import DeadLetter, StoreFailed
-from regime_service.stores.sqlite import SqliteStore
+from regime_service.stores import DeadLetter, StoreFailed, StoreUnreachable
+from regime_service.stores.opening import open_store
 
 log = logging.getLogger("regimegate")
 
@@ -54,6 +54,8 @@ STUCK_S = 10.0
 Fewer than 60, the lease of an answer; more than any healthy disk takes."""
 WATCH_EVERY_S = 0.25
 """How often it is looked whether the writer thread lives."""
+UNREACHABLE_S = 10.0
+"""How long a service that was started without its database says so, until it ends and the supervisor tries again."""
 LOOK_S = 2.0
 """How long a look at the engines waits for the writer."""
 
@@ -62,8 +64,9 @@ class Service:
     """One installation: store, runner, board, HTTP application.
 
     A store that cannot be written does not stop the service from starting: it then answers 503 with the reason, so
-    that a supervisor's restarts end there and not in a loop. What only a person can mend (another service holds the
-    file, a newer file, a wrong setting) raises `OperatorError`.
+    that a supervisor's restarts end there and not in a loop. A database that does not answer may be there soon: then it
+    ends after a while (`unreachable`), for no connection is ever opened again in one life. What only a person can mend
+    (another service holds the file, a newer file, a wrong setting) raises `OperatorError`.
     """
 
     def __init__(self, settings: Settings, *, now_ms: Callable[[], int] | None = None) -> None:
@@ -76,6 +79,7 @@ class Service:
         self._runner: EmbeddedRunner | None = None
         self._epoch = ""
         self._cannot_start: str | None = None
+        self.unreachable = False
         self._store: Any = None
         self.size = StoreSize(0, 0, None)
         self.on_failure: Callable[[str], None] = lambda reason: None
@@ -83,7 +87,7 @@ class Service:
     def start(self) -> None:
         """Open the store, restore the state, begin to take events."""
         try:
-            self._store = SqliteStore(self.settings.store.file)
+            self._store = open_store(self.settings.store.where)
             self._epoch = self._store.epoch
             runner = EmbeddedRunner(
                 self._store,
@@ -100,16 +104,21 @@ class Service:
             self.look_after_store()
         except (StoreFailed, CorruptionError) as error:
             self._cannot_start = str(error)
+            self.unreachable = isinstance(error, StoreUnreachable)
             log.critical("the store cannot be used, every request is answered with 503: %s", error)
 
     def writer_failed(self) -> str | None:
         """Return why nothing can be written any more; None while all is well, and where nothing ever could be."""
-        return None if self._runner is None else self._runner.failed
+        if self._runner is None:
+            return None
+        # The store itself, too: it may know that its server is gone before anything is written again.
+        found: str | None = self._runner.failed or self._store.failed
+        return found
 
     def look_after_store(self) -> list[str]:
         """Warn where the disk is short, or the log old or large. Nothing is ever deleted: a replay needs the log."""
         try:
-            self.size = measure(self._store.path, self._store.oldest_ms())
+            self.size = measure(self._store)
         except (OSError, StoreFailed, CorruptionError):
             return []  # The writer will find out what is wrong, and say it.
         said = warnings(self.size, self._now_ms())
@@ -137,7 +146,7 @@ class Service:
     def health(self) -> Health:
         """Whether it can answer and store."""
         depth = 0 if self._runner is None else self._runner.queue_depth
-        reason = self._cannot_start or (self._runner.failed if self._runner is not None else "the service is starting")
+        reason = self._cannot_start or (self.writer_failed() if self._runner is not None else "the service is starting")
         if reason is None and self._runner is not None and (busy_s := self._runner.busy_s) > STUCK_S:
             reason = f"the store has not answered for {busy_s:.0f} s: the disk hangs, or is far too slow"
         return Health(reason is None, reason or "", depth, self.settings.server.queue_max)
@@ -215,7 +224,7 @@ class Service:
             health=self.health,
             evidence=lambda: {key: view.evidence for key, view in self.board.now.views.items()},
             alarm_rates=lambda: {key: view.alarm_rates for key, view in self.board.now.views.items()},
-            store_size=lambda: self.size[:2],
+            store_size=lambda: (self.size.store_bytes, self.size.free_bytes),
             dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
         )
@@ -401,6 +410,8 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
             if (reason := service.writer_failed()) is not None:
                 failed(reason)
 
+    if service.unreachable:
+        loop.call_later(max(0.0, UNREACHABLE_S - FAREWELL_S), failed, "the store cannot be reached")
     tasks = [asyncio.create_task(look_after()), asyncio.create_task(watch())]
     task = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started and not task.done():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regime.errors import CorruptionError, OperatorError
+from regime_service.stores.rows import is_url, masked
 from regime_service.stores.sqlite import SqliteStore
 
 
@@ -34,6 +35,13 @@ def copy_store(source: str, target: str) -> Copied:
     Raises `OperatorError` where a file cannot be read or made, `CorruptionError` where the source is damaged: then
     nothing stands at `target`.
     """
+    for place in (source, target):
+        if is_url(place):
+            raise OperatorError(
+                f"{masked(place)} is a PostgreSQL database: it is backed up by `pg_dump` and restored by `pg_restore` "
+                "(or by your hoster), as your others are. The next service on a restored one begins a new epoch by "
+                "itself; `regime verify-log URL` reads every row of it"
+            )
     wanted = Path(target)
     if wanted.exists() or wanted.is_symlink():
         raise OperatorError(f"{target} exists already, and nothing is ever overwritten; give another name")

@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     _common(serve)
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port (default 8080; 0 takes a free one)")
-    serve.add_argument("--store", metavar="FILE", help="where events are kept (default regimegate.db); made if absent")
+    serve.add_argument(
+        "--store", metavar="FILE|URL",
+        help="where events are kept: a file (default regimegate.db), or postgresql://...; made if absent",
+    )  # fmt: skip
     serve.add_argument("--keys", metavar="FILE", help="keys that open the service (default: beside the store)")
     serve.add_argument("--clock", choices=("wall", "event"), help="whose time decides that a stream is stale")
     serve.add_argument("--mode", choices=("enforce", "shadow"), help="shadow: compute everything, change nothing")
@@ -112,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         deed.set_defaults(run=_keys)
 
     verify = commands.add_parser("verify-log", help="read a whole store and name the first damaged row")
-    verify.add_argument("store", metavar="FILE")
+    verify.add_argument("store", metavar="FILE|URL")
     verify.set_defaults(run=_verify_log)
 
     backup = commands.add_parser("backup", help="copy the store while the service runs, and check every row of it")
@@ -136,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         action = actions.add_parser(name, help=about)
         _common(action)
-        action.add_argument("--store", metavar="FILE", help="the service's store (default regimegate.db)")
+        action.add_argument("--store", metavar="FILE|URL", help="the service's store (default regimegate.db)")
         if name == "list":
             action.add_argument("--all", action="store_true", help="those that are closed, too")
             action.add_argument("--json", action="store_true", help="print them as JSON")
@@ -237,12 +240,13 @@ def _keys(arguments: argparse.Namespace) -> int:
 
 
 def _verify_log(arguments: argparse.Namespace) -> int:
-    from regime_service.stores.sqlite import SqliteStore
+    from regime_service.stores.opening import open_store
+    from regime_service.stores.rows import is_url
 
-    if not Path(arguments.store).exists():
+    if not is_url(arguments.store) and not Path(arguments.store).exists():
         print(f"regime verify-log: the store {arguments.store} does not exist", file=sys.stderr)
         return EXIT_USAGE
-    store = SqliteStore(arguments.store, read_only=True)
+    store = open_store(arguments.store, read_only=True)
     rows: dict[str, int] = {}
     try:
         for checked in store.verify():
@@ -259,7 +263,7 @@ def _verify_log(arguments: argparse.Namespace) -> int:
 def _backup(arguments: argparse.Namespace) -> int:
     from regime_service.backup import copy_store
 
-    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.file
+    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.where
     copied = copy_store(store, arguments.file)
     print(f"backed up: {copied.events} events, {copied.size} bytes, every row read back: {arguments.file}")
     return EXIT_DONE
@@ -268,7 +272,7 @@ def _backup(arguments: argparse.Namespace) -> int:
 def _restore(arguments: argparse.Namespace) -> int:
     from regime_service.backup import copy_store
 
-    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.file
+    store = settings_file.load(arguments.config, flags={"store": arguments.store}).store.where
     copied = copy_store(arguments.backup, store)
     print(f"restored: {copied.events} events, every row read back: {store}; the next service on it begins a new epoch")
     return EXIT_DONE

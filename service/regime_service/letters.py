@@ -20,14 +20,15 @@ from regime_service.app import Service
 from regime_service.http.operations import as_plain
 from regime_service.settings import Settings, own_key
 from regime_service.stores import DeadLetter
-from regime_service.stores.sqlite import SqliteStore, new_ulid
+from regime_service.stores.opening import open_store
+from regime_service.stores.rows import masked, new_ulid
 
 EXIT_DONE, EXIT_NO = 0, 1
 
 
 def list_letters(settings: Settings, *, closed: bool, as_json: bool) -> int:
     """Print the dead letters of the store; exit code 0 whether there are any or not."""
-    found = _read(settings.store.file, closed=closed)
+    found = _read(settings.store.where, closed=closed)
     if as_json:
         print(json.dumps([as_plain(letter) for letter in found], ensure_ascii=False))
     elif not found:
@@ -43,10 +44,11 @@ def list_letters(settings: Settings, *, closed: bool, as_json: bool) -> int:
 
 def act_on_letter(settings: Settings, action: Literal["retry", "drop"], number: int, *, actor: str, reason: str) -> int:
     """Retry or drop a letter; exit code 1 when it failed again. Raises `OperatorError` where it cannot be asked for."""
-    letter = next((one for one in _read(settings.store.file, closed=False) if one.id == number), None)
+    letter = next((one for one in _read(settings.store.where, closed=False) if one.id == number), None)
     if letter is None:
         raise OperatorError(
-            f"no dead letter {number} is open in {settings.store.file}; `regime dead-letter list` shows what is"
+            f"no dead letter {number} is open in {masked(settings.store.where)}; "
+            "`regime dead-letter list` shows what is"
         )
     try:
         still_open = _ask_service(settings, letter, action, actor=actor, reason=reason)
@@ -61,8 +63,8 @@ def act_on_letter(settings: Settings, action: Literal["retry", "drop"], number: 
     return EXIT_DONE
 
 
-def _read(file: str, *, closed: bool) -> list[DeadLetter]:
-    store = SqliteStore(file, read_only=True)
+def _read(where: str, *, closed: bool) -> list[DeadLetter]:
+    store = open_store(where, read_only=True)
     try:
         return store.dead_letters(closed=closed)
     finally:
@@ -74,8 +76,9 @@ def _ask_service(settings: Settings, letter: DeadLetter, action: str, *, actor: 
     known = _request(settings, "GET", "/v1/dead-letters", None)["dead_letters"]
     if as_plain(letter) not in known:
         raise OperatorError(
-            f"the service at {where} does not know dead letter {letter.id} of {settings.store.file}: it holds another "
-            "store, or has dealt with it. Nothing was changed; say which one is meant with --store, --host and --port"
+            f"the service at {where} does not know dead letter {letter.id} of {masked(settings.store.where)}: it holds "
+            "another store, or has dealt with it. Nothing was changed; say which one is meant with --store, --host and "
+            "--port"
         )
     body = json.dumps({"actor": actor, "reason": reason}).encode()
     answer = _request(settings, "POST", f"/v1/dead-letters/{letter.id}/{action}", body)

@@ -124,7 +124,7 @@ class RegimeCollector(Collector):
     dead_letters
         How many are open.
     store_size
-        Bytes of the store, and bytes free beside it.
+        Bytes of the store, and bytes free beside it (None where that is another machine's disk).
     version
         Of this software.
     streams_max
@@ -140,7 +140,7 @@ class RegimeCollector(Collector):
         evidence: Callable[[], Mapping[StreamKey, Sequence[Evidence]]] = no_evidence,
         alarm_rates: Callable[[], Mapping[StreamKey, Mapping[str, AlarmRate]]] = no_rates,
         dead_letters: Callable[[], int] = lambda: 0,
-        store_size: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        store_size: Callable[[], tuple[int, int | None]] = lambda: (0, 0),
         version: str = "",
         streams_max: int = STREAMS_MAX,
     ) -> None:
@@ -187,7 +187,8 @@ class RegimeCollector(Collector):
         )
         size, free = self._store_size()
         yield GaugeMetricFamily("regime_store_bytes", "Size of the store with its WAL, at the last look.", size)
-        yield GaugeMetricFamily("regime_store_free_bytes", "Room left on its disk, at the last look.", free)
+        if free is not None:
+            yield GaugeMetricFamily("regime_store_free_bytes", "Room left on its disk, at the last look.", free)
         yield GaugeMetricFamily("regime_streams_unexported", "Streams left out of this scrape; 0 is well.", unexported)
 
     def _counts(self) -> Iterator[Metric]:

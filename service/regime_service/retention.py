@@ -6,10 +6,9 @@ do, and that the log has grown old or large. What there is to do stands in each 
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 GIB = 1024**3
 DAY_MS = 86_400_000
@@ -24,25 +23,40 @@ LOOK_EVERY_S = 6 * 3600
 
 
 class StoreSize(NamedTuple):
-    """Bytes of the store with its WAL, bytes free beside it, and when its first event was written (None: empty)."""
+    """Bytes of the store with its WAL, bytes free beside it (None: on another machine, whose disk we do not see), and
+    when its first event was written (None: empty)."""
 
     store_bytes: int
-    free_bytes: int
+    free_bytes: int | None
     oldest_ms: int | None
 
 
-def measure(path: str | os.PathLike[str], oldest_ms: int | None) -> StoreSize:
-    """Return the figures of the store in file `path`. Raises `OSError` where the file is gone."""
-    wal = Path(f"{os.fspath(path)}-wal")
-    size = Path(path).stat().st_size + (wal.stat().st_size if wal.exists() else 0)
-    return StoreSize(size, shutil.disk_usage(Path(path).parent).free, oldest_ms)
+class Measured(Protocol):
+    """What is asked of a store: where it is, and when its first event was written."""
+
+    @property
+    def path(self) -> str: ...
+
+    def oldest_ms(self) -> int | None: ...
+
+
+def measure(store: Measured) -> StoreSize:
+    """Return the figures of a store. Raises `OSError` where its file is gone, and what the store raises."""
+    size_bytes = getattr(store, "size_bytes", None)
+    if size_bytes is not None:  # a server's
+        return StoreSize(size_bytes(), None, store.oldest_ms())
+    file, wal = Path(store.path), Path(f"{store.path}-wal")
+    size = file.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+    return StoreSize(size, shutil.disk_usage(file.parent).free, store.oldest_ms())
 
 
 def warnings(found: StoreSize, now_ms: int) -> list[str]:
     """Return what an operator should know about the store's size, as sentences; nothing while all is well."""
     said = []
     age_days = 0.0 if found.oldest_ms is None else max(0.0, (now_ms - found.oldest_ms) / DAY_MS)
-    if found.free_bytes < FREE_BYTES_MIN:
+    if found.free_bytes is None:
+        pass  # Who looks after the server looks after its disk.
+    elif found.free_bytes < FREE_BYTES_MIN:
         said.append(
             f"the disk is short: {_size(found.free_bytes)} are free beside a store of {_size(found.store_bytes)}. When "
             "it is full the service stops and every bot pauses. Make room, or move the store to a larger disk"

@@ -21,6 +21,7 @@ from regime.errors import OperatorError
 from regime.policy import build_rules
 from regime.watch import build_detectors
 from regime_service.logs import LogMapping, TradeMapping
+from regime_service.stores.rows import is_url, masked
 
 ENV_PREFIX = "REGIME_"
 
@@ -69,8 +70,19 @@ class StoreSection(Section, frozen=True, kw_only=True):
 
     file: str = "regimegate.db"
     """SQLite file; made when it does not exist."""
+    url: str = ""
+    """PostgreSQL database to keep them in instead of the file: postgresql://USER@HOST:5432/DATABASE."""
     snapshot_every: Annotated[int, Meta(ge=1, le=10_000_000)] = 5000
     """Events between two snapshots; a restart replays at most so many."""
+
+    @property
+    def where(self) -> str:
+        """The place that counts, with its secrets: hand it to `open_store`, and `masked` to anybody else."""
+        return self.url or self.file
+
+    def __repr__(self) -> str:
+        # Settings end up in logs and tracebacks; a password must not.
+        return f"StoreSection(where={masked(self.where)!r}, snapshot_every={self.snapshot_every})"
 
 
 class LogsSection(Section, frozen=True, kw_only=True):
@@ -100,7 +112,7 @@ _SERVICE_KEYS: dict[str, type[Section]] = {"server": ServerSection, "store": Sto
 FLAGS: dict[str, tuple[str, ...]] = {
     "host": ("server", "host"),
     "port": ("server", "port"),
-    "store": ("store", "file"),
+    "store": ("store", "file"),  # or ("store", "url"): see `_store_path`
     "keys": ("server", "keys_file"),
     "clock": ("clock",),
     "mode": ("mode",),
@@ -124,11 +136,21 @@ def load(
         if given is None and (text := env.get(f"{ENV_PREFIX}{flag.upper()}")) is not None:
             given = _number(text) if flag == "port" else text
         if given is not None:
+            if flag == "store":
+                path = _store_path(mapping, given)
             node = mapping
             for part in path[:-1]:
                 node = node.setdefault(part, {})
             node[path[-1]] = given
     return from_toml(mapping, source=file or "settings")
+
+
+def _store_path(mapping: dict[str, Any], given: Any) -> tuple[str, ...]:
+    """Return the key that a flag's store belongs to; the other one, if the file has it, no longer counts."""
+    key, other = ("url", "file") if is_url(str(given)) else ("file", "url")
+    if isinstance(section := mapping.get("store"), dict):
+        section.pop(other, None)
+    return ("store", key)
 
 
 def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
@@ -143,6 +165,14 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
         for name, kind in _SERVICE_KEYS.items()
         if name in mapping
     }
+    store = mapping.get("store", {})
+    if store.get("url") and "file" in store:
+        raise OperatorError(f"{source} [store]: `file` and `url` both say where the store is; keep the one you mean")
+    for key, wrong in (("file", is_url(store.get("file", ""))), ("url", not is_url(store.get("url") or "postgres://"))):
+        if wrong:
+            raise OperatorError(
+                f"{source} [store]: a URL (postgresql://...) belongs to `url`, a file to `file`; see `{key}`"
+            )
     config = from_mapping(engine, EngineConfig, source=source)
     try:
         build_rules(config)

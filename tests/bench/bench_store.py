@@ -1,6 +1,8 @@
 """Durable appends in groups: the store against a bare log (write + fdatasync) of the same bytes, in turns.
 
-    python tests/bench/bench_store.py [--folder DIR] [--features 20] [--rounds 5] [--seconds 1]
+    python tests/bench/bench_store.py [--folder DIR] [--features 20] [--rounds 5] [--seconds 1] [--postgres]
+
+With --postgres a server is started in a temporary folder, and takes turns with the other two.
 
 Two questions. *In flight*: so many producers, each waiting for its acknowledgement before it sends the next event, and
 one writer thread that takes what has queued up: that is how the service works, and the ratio to look at. *In hand*: a
@@ -18,6 +20,7 @@ import itertools
 import os
 import queue
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -29,7 +32,12 @@ import apsw
 from regime.codec import encode
 from regime.events import Observation
 from regime_service.stores import group, offer
+from regime_service.stores.opening import open_store
 from regime_service.stores.sqlite import SqliteStore
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from postgres_server import MISSING, PostgresServer, programs
 
 Item = tuple[Observation, bytes]
 Write = Callable[[list[Item]], None]
@@ -64,6 +72,19 @@ def sqlite(folder: Path) -> tuple[Write, Callable[[], None]]:
 
     def write(items: list[Item]) -> None:
         with group(store):
+            for event, raw in items:
+                offer(store, event, raw, 0)
+
+    return write, store.close
+
+
+def postgres(server: PostgresServer) -> tuple[Write, Callable[[], None]]:
+    server.empty()
+    store = open_store(server.url)
+
+    def write(items: list[Item]) -> None:
+        with group(store):
+            store.expect(event for event, _ in items)
             for event, raw in items:
                 offer(store, event, raw, 0)
 
@@ -124,10 +145,25 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="at most, of each measurement")
+    parser.add_argument("--postgres", action="store_true", help="measure the PostgreSQL store, too")
     options = parser.parse_args()
+    if options.postgres and programs() is None:
+        parser.error(MISSING)
+    server = PostgresServer(programs() or Path()) if options.postgres else None
+    try:
+        compare(options, server)
+    finally:
+        if server is not None:
+            server.remove()
+
+
+def compare(options: argparse.Namespace, server: PostgresServer | None) -> None:
     size = len(observations(options.features, 1)[0][1])
     print(f"{options.features} features, {size} bytes an event, apsw {apsw.apsw_version()}, {os.cpu_count()} cores")
-    print(f"{'':>9} {'':>4} {'store /s':>10} {'bare /s':>10} {'ratio':>6}  (medians; ratio least .. most)")
+    print(
+        f"{'':>9} {'':>4} {'store /s':>10} {'bare /s':>10} {'ratio':>6}  (medians; ratio least .. most)"
+        + ("  PostgreSQL /s, to SQLite" if server is not None else "")
+    )
     for name, measure, count in (
         *(("in flight", in_flight, count) for count in (1, 16, 128)),
         *(("in hand", in_hand, count) for count in (1, 16, 128)),
@@ -135,19 +171,27 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             write_store, close_store = sqlite(Path(folder))
             write_bare, close_bare = bare_log(Path(folder))
-            store_rates, bare_rates = list[float](), list[float]()
+            write_postgres, close_postgres = postgres(server) if server is not None else (write_bare, lambda: None)
+            store_rates, bare_rates, postgres_rates = list[float](), list[float](), list[float]()
             items = observations(options.features, min(20_000, 4_000 * count))
             measure(write_store, observations(options.features, 256), count, 1.0)  # what is loaded once
             for _ in range(options.rounds):
                 store_rates.append(measure(write_store, items, count, options.seconds))
                 bare_rates.append(measure(write_bare, items, count, options.seconds))
+                if server is not None:
+                    postgres_rates.append(measure(write_postgres, items, count, options.seconds))
                 items = observations(options.features, len(items))
             close_store()
             close_bare()
+            close_postgres()
         ratios = [a / b for a, b in zip(store_rates, bare_rates, strict=True)]
         print(
             f"{name:>9} {count:>4} {statistics.median(store_rates):>10,.0f} {statistics.median(bare_rates):>10,.0f}"
-            f" {statistics.median(ratios):>6.2f}  ({min(ratios):.2f} .. {max(ratios):.2f})",
+            f" {statistics.median(ratios):>6.2f}  ({min(ratios):.2f} .. {max(ratios):.2f})"
+            + "".join(
+                f"  {rate:>10,.0f} {rate / statistics.median(store_rates):>5.2f}"
+                for rate in ([statistics.median(postgres_rates)] if postgres_rates else [])
+            ),
             flush=True,
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 
 from regime.codec import encode
 from regime.decision import Decision, Reason, SideDecision, Sides, TradingState
@@ -24,6 +25,7 @@ from regime.events import (
     Trade,
 )
 from regime_service.stores import Appended, DeadLetter, Store, StoreFailed, group, offer
+from regime_service.stores.opening import open_store
 from regime_service.stores.sqlite import SqliteStore
 
 Opener = Callable[[], Store]
@@ -34,7 +36,14 @@ def sqlite(folder: Path) -> Opener:
     return lambda: SqliteStore(folder / "store.db")
 
 
-FACTORIES: dict[str, Callable[[Path], Opener]] = {"sqlite": sqlite}
+def postgres(server: PostgresServer) -> Opener:
+    return lambda: open_store(server.url)
+
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Opener]] = {
+    "sqlite": lambda request: sqlite(request.getfixturevalue("tmp_path")),
+    "postgres": lambda request: postgres(request.getfixturevalue("postgres")),
+}
 
 KEY = StreamKey("m", "BTC/USDT:USDT", "5m")
 OTHER = StreamKey("m", "ETH/USDT:USDT", "5m")
@@ -55,9 +64,9 @@ OF_EVERY_KIND: list[AnyEvent] = [
 
 
 @pytest.fixture(params=FACTORIES)
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+def opener(request: pytest.FixtureRequest) -> Iterator[Opener]:
     opened: list[Store] = []
-    make = FACTORIES[request.param](tmp_path)
+    make = FACTORIES[request.param](request)
 
     def open_one() -> Store:
         opened.append(make())
@@ -157,6 +166,20 @@ def test_the_same_content_again_is_a_duplicate_and_other_content_a_conflict(stor
 def test_a_duplicate_within_one_group_is_seen(store: Store) -> None:
     answers = put(store, observation(1), observation(1), observation(1, 3.0))
     assert [status for _, status in answers] == ["new", "duplicate", "conflict"]
+
+
+def test_what_was_expected_is_answered_as_what_was_not(store: Store) -> None:
+    put(store, observation(1))
+    with pytest.raises(RuntimeError, match="no group"):
+        store.expect([observation(1)])
+    events = [observation(1), observation(1, 2.0), observation(2), observation(2), observation(2, 3.0)]
+    with group(store):
+        store.expect(event for event in events)
+        store.expect([])
+        found = [offer(store, event, encode(event), 7) for event in [*events, observation(3)]]
+        assert (store.number_of(observation(2)), store.stored(observation(1))) == (2, encode(observation(1)))
+    assert [status for _, status in found] == ["duplicate", "conflict", "new", "duplicate", "conflict", "new"]
+    assert put(store, observation(2), observation(4)) == [Appended(0, "duplicate"), Appended(4, "new")]
 
 
 def test_keys_that_differ_only_behind_a_nul_are_different(store: Store) -> None:

@@ -19,7 +19,8 @@ from test_sqlite import KEY, decision, edit, fill, put
 from regime.errors import CorruptionError, OperatorError, RegimeError
 from regime_service.backup import copy_store
 from regime_service.stores import group
-from regime_service.stores.sqlite import SqliteStore, _epoch_after, new_ulid
+from regime_service.stores.rows import epoch_after, new_ulid
+from regime_service.stores.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -194,8 +195,8 @@ def test_who_serves_from_a_back_up_begins_a_new_epoch_once(source: Path, tmp_pat
 def test_a_new_epoch_sorts_after_the_old_one_also_where_the_clock_stands_in_the_past() -> None:
     old = new_ulid(1_800_000_000_000, bytes(10))
     for now_ms in (0, 1_700_000_000_000, 1_800_000_000_000, 1_900_000_000_000):
-        assert _epoch_after(old, now_ms) > old
-    assert len(_epoch_after("", 5)) == 26
+        assert epoch_after(old, now_ms) > old
+    assert len(epoch_after("", 5)) == 26
 
 
 def test_a_file_of_version_1_is_backed_up_and_comes_back(source: Path, tmp_path: Path) -> None:

@@ -44,12 +44,34 @@ def test_what_is_said(found: StoreSize, words: list[str]) -> None:
     assert all(sentence.startswith(start) for sentence, start in zip(said, words, strict=True)), said
 
 
+class Made:
+    """A store as far as its size is asked for."""
+
+    def __init__(self, path: Path, oldest_ms: int | None) -> None:
+        self.path = str(path)
+        self._oldest_ms = oldest_ms
+
+    def oldest_ms(self) -> int | None:
+        return self._oldest_ms
+
+
+class OnServer(Made):
+    def size_bytes(self) -> int:
+        return GIB
+
+
 def test_the_figures_are_those_of_the_file_and_its_wal(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(bytes(100))
-    assert measure(tmp_path / "s", 7)[::2] == (100, 7)
+    assert measure(Made(tmp_path / "s", 7))[::2] == (100, 7)
     (tmp_path / "s-wal").write_bytes(bytes(50))
-    assert measure(tmp_path / "s", None).store_bytes == 150
-    assert measure(tmp_path / "s", None).free_bytes > 0
+    assert measure(Made(tmp_path / "s", None)).store_bytes == 150
+    assert (measure(Made(tmp_path / "s", None)).free_bytes or 0) > 0
+
+
+def test_of_a_store_on_a_server_the_room_beside_it_is_not_known_and_nothing_is_said_of_it(tmp_path: Path) -> None:
+    found = measure(OnServer(tmp_path / "no such file", 7))
+    assert found == StoreSize(GIB, None, 7)
+    assert warnings(found, 7 + 30 * DAY_MS) == []
 
 
 def test_the_service_warns_at_its_start_and_goes_on(
@@ -73,4 +95,4 @@ def test_a_store_that_is_gone_is_the_writers_to_find_out(tmp_path: Path) -> None
     service.stop()
     assert service.look_after_store() == []
     with pytest.raises(OSError, match="gone"):
-        measure(tmp_path / "gone", None)
+        measure(Made(tmp_path / "gone", None))

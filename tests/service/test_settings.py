@@ -39,7 +39,9 @@ def test_the_example_names_every_key(section: type[Section]) -> None:
 
 def test_every_key_of_the_example_that_is_commented_out_is_a_real_one() -> None:
     text = EXAMPLE.read_text("utf-8")
-    fields = {name for s in (ModelConfig, ExitRules, LogMapping, TradeMapping) for name in s.__struct_fields__}
+    fields = {
+        name for s in (ModelConfig, ExitRules, StoreSection, LogMapping, TradeMapping) for name in s.__struct_fields__
+    }
     fields |= {"kind", "options"}
     for line in text.splitlines():
         if (found := re.match(r"# ?(\w+) = ", line)) is not None:

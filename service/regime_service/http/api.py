@@ -36,7 +36,7 @@ from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
 from regime_service.http.limits import Caps, Limiter
 from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, PeakReset, Query
 from regime_service.ports import Ports, Receipt
-from regime_service.stores.sqlite import new_ulid
+from regime_service.stores.rows import new_ulid
 
 DecodeReference = Callable[[IO[bytes], str], Reference]
 """(file with the body, media type) -> the sample. Called in a worker thread, one at a time. Raises `CallerError`, or

@@ -24,7 +24,7 @@ from regime_service.http.auth import KEY_ID
 from regime_service.http.schema import JSON
 from regime_service.ports import Ports
 from regime_service.stores import DeadLetter
-from regime_service.stores.sqlite import new_ulid
+from regime_service.stores.rows import new_ulid
 
 Letters = Callable[[bool], list[DeadLetter]]
 """(with the closed ones) -> dead letters, oldest first; may block shortly: call it in a thread."""

@@ -322,6 +322,7 @@ class EmbeddedRunner:
         results: list[tuple[_Job, Receipt | RegimeError]] = []
         shown: dict[StreamKey, None] = {}
         with group(self._store):
+            self._store.expect(event for job in jobs for event in job.events)
             self._tick_all(shown)
             for job in jobs:
                 try:

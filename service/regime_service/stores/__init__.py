@@ -12,6 +12,7 @@ Rules
 What a runner does with a group of events, in full:
 
     store.begin()
+    store.expect(events of the group)
     for event, raw in group:
         seq, status = offer(store, event, raw, now_ms)
         if status == "new":
@@ -21,7 +22,7 @@ What a runner does with a group of events, in full:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, Protocol
 
@@ -39,6 +40,10 @@ class StoreFailed(RegimeError):
     """
 
     status_hint = 503
+
+
+class StoreUnreachable(StoreFailed):
+    """The server of the store does not answer. It may do so soon: end, and let the supervisor try again."""
 
 
 class Appended(NamedTuple):
@@ -124,6 +129,13 @@ class Store(Protocol):
 
     def rollback(self) -> None:
         """Forget the open group; its numbers are given out again. Harmless without a group and on a failed store."""
+        ...
+
+    def expect(self, events: Iterable[AnyEvent]) -> None:
+        """Hear which events will be looked up in the open group: a store at the end of a wire asks for them at once.
+
+        A hint and no more: every answer is the same without it.
+        """
         ...
 
     def look_up(self, event: AnyEvent, raw: bytes) -> Status:
@@ -248,4 +260,7 @@ def offer(store: Store, event: AnyEvent, raw: bytes, recorded_ms: int) -> Append
     return Appended(store.append(event, raw, recorded_ms) if status == "new" else 0, status)
 
 
-__all__ = ["Appended", "Checked", "DeadLetter", "Message", "Status", "Store", "StoreFailed", "group", "offer"]
+__all__ = [
+    "Appended", "Checked", "DeadLetter", "Message", "Status", "Store", "StoreFailed", "StoreUnreachable", "group",
+    "offer",
+]  # fmt: skip

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from regime.decision import Decision, decision_bytes, decode_decision
 from regime.errors import CorruptionError, OperatorError
 from regime.events import AnyEvent, StreamKey, source_key
 from regime_service.stores import Checked, DeadLetter, Message, Status, StoreFailed
+from regime_service.stores.rows import checksum, epoch_after, letter_parts, matches, new_ulid
 
 APPLICATION_ID = 0x52474D45
 """`RGME`, in the file's header: this SQLite file is ours."""
@@ -198,7 +198,7 @@ class SqliteStore:
                     # Versions after the back-up were given out already and will be given again: a new epoch.
                     old = self._meta(connection, "epoch") or ""
                     connection.execute("INSERT OR REPLACE INTO meta VALUES ('restored_from', ?)", (f"{old} {mark}",))
-                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (_epoch_after(old, now_ms),))
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch_after(old, now_ms),))
                     connection.execute("DELETE FROM meta WHERE name = 'backup_ms'")
                 if found < SCHEMA_VERSION:
                     connection.pragma("user_version", SCHEMA_VERSION)
@@ -341,6 +341,9 @@ class SqliteStore:
         except apsw.Error as error:
             self._fail(error)
 
+    def expect(self, events: Iterable[AnyEvent]) -> None:
+        self._check_group()  # Nothing to gain: a question is a function call here.
+
     def look_up(self, event: AnyEvent, raw: bytes) -> Status:
         self._check_group()
         body = self.stored(event)
@@ -358,7 +361,7 @@ class SqliteStore:
             raise self._fail(error) from error
         if found is None:
             return None
-        if not _matches(*found):
+        if not matches(*found):
             # Without this check a flipped bit would turn every repetition into a conflict that nobody can resolve.
             damage = self._damaged(f"event {found[1]} does not match its checksum")
             self._stop(str(damage))
@@ -374,7 +377,7 @@ class SqliteStore:
         try:
             self._writer.execute(
                 "INSERT INTO events (seq, kind, source_key, recorded_ms, sha, body) VALUES (?, ?, ?, ?, ?, ?)",
-                (seq, kind, key, recorded_ms, _sum(seq, recorded_ms, kind, key, raw), raw),
+                (seq, kind, key, recorded_ms, checksum(seq, recorded_ms, kind, key, raw), raw),
             )
         except apsw.ConstraintError as error:
             raise ValueError(f"event {source_key(event)!r} is in the log already; look_up first") from error
@@ -392,7 +395,7 @@ class SqliteStore:
             if version > newest:
                 self._writer.execute(
                     "INSERT INTO decisions (stream, version, seq, sha, body) VALUES (?, ?, ?, ?, ?)",
-                    (stream, version, seq, _sum(stream, version, seq, body), body),
+                    (stream, version, seq, checksum(stream, version, seq, body), body),
                 )
                 self._streams[key] = (stream, version)
                 return
@@ -416,7 +419,7 @@ class SqliteStore:
 
     def put_reference(self, reference_id: str, raw: bytes) -> None:
         self._check_group()
-        sha = _sum(reference_id, raw)
+        sha = checksum(reference_id, raw)
         try:
             known = self._writer.execute(
                 "SELECT sha FROM reference_samples WHERE reference_id = ?", (reference_id,)
@@ -437,7 +440,7 @@ class SqliteStore:
         try:
             self._writer.execute(
                 "INSERT INTO snapshots (seq, fingerprint, sha, body) VALUES (?, ?, ?, ?)",
-                (seq, fingerprint, _sum(seq, fingerprint, raw), raw),
+                (seq, fingerprint, checksum(seq, fingerprint, raw), raw),
             )
             # By id, not by seq: a new fingerprint starts over at the first event, behind the snapshots of the old one.
             self._writer.execute(
@@ -456,7 +459,7 @@ class SqliteStore:
             rows: list[Any] = self._writer.execute(
                 "INSERT INTO dead_letter (stream, seq, error, opened_ms, attempts, closed_seq, how, sha)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-                (*row, _sum(*_letter_parts(*row))),
+                (*row, checksum(*letter_parts(*row))),
             ).fetchall()
         except apsw.ConstraintError as problem:
             raise ValueError(f"{key} has an open dead letter already") from problem
@@ -491,7 +494,7 @@ class SqliteStore:
             self._writer.execute(
                 "UPDATE dead_letter SET stream = ?, seq = ?, error = ?, opened_ms = ?, attempts = ?, closed_seq = ?,"
                 " how = ?, sha = ? WHERE id = ?",
-                (*row, _sum(*_letter_parts(*row)), letter),
+                (*row, checksum(*letter_parts(*row)), letter),
             )
         except apsw.Error as problem:
             raise self._fail(problem) from problem
@@ -513,7 +516,7 @@ class SqliteStore:
             self._writer.execute(
                 "INSERT INTO outbox (seq, message_key, sent_ms, sha, body) VALUES (?, ?, NULL, ?, ?)"
                 " ON CONFLICT (message_key) DO NOTHING",
-                (seq, key, _sum(seq, key, body), body),
+                (seq, key, checksum(seq, key, body), body),
             )
         except apsw.Error as error:
             raise self._fail(error) from error
@@ -581,7 +584,7 @@ class SqliteStore:
                 rows = self._read(select, (after_seq, until, 1), where=f"event {after_seq + 1}")
             for number, row in enumerate(rows):
                 seq = row[1]
-                if seq == after_seq + 1 and _matches(*row):
+                if seq == after_seq + 1 and matches(*row):
                     after_seq = seq
                     continue
                 if number:
@@ -614,7 +617,7 @@ class SqliteStore:
 
     def _decision(self, row: Any) -> Decision:
         _, _, version, seq, body = row
-        if not _matches(*row):
+        if not matches(*row):
             raise self._damaged(f"decision version {version} of event {seq} does not match its checksum")
         try:
             return decode_decision(body)
@@ -634,7 +637,7 @@ class SqliteStore:
 
     def _dead_letter(self, row: Any) -> DeadLetter:
         sha, stream, seq, error, opened_ms, attempts, closed_seq, how, letter, *key, kind = row
-        if not _matches(sha, *_letter_parts(stream, seq, error, opened_ms, attempts, closed_seq, how)):
+        if not matches(sha, *letter_parts(stream, seq, error, opened_ms, attempts, closed_seq, how)):
             raise self._damaged(f"dead letter {letter} does not match its checksum")
         return DeadLetter(letter, StreamKey(*key), seq, str(kind), error, opened_ms, attempts, closed_seq, how)
 
@@ -648,7 +651,7 @@ class SqliteStore:
 
     def _message(self, row: Any) -> Message:
         number, sha, seq, key, body = row
-        if not _matches(sha, seq, key, body):
+        if not matches(sha, seq, key, body):
             raise self._damaged(f"message {number} of the outbox does not match its checksum")
         return Message(number, key, body)
 
@@ -666,7 +669,7 @@ class SqliteStore:
             raw = zlib.decompress(body)
         except (zlib.error, TypeError) as error:
             raise self._damaged(f"reference {reference_id} cannot be unpacked: {error}") from error
-        if not _matches(sha, reference_id, raw):
+        if not matches(sha, reference_id, raw):
             raise self._damaged(f"reference {reference_id} does not match its checksum")
         return raw
 
@@ -678,7 +681,7 @@ class SqliteStore:
             except CorruptionError:
                 continue
             for row in rows:
-                if _matches(*row) and row[2] == fingerprint:
+                if matches(*row) and row[2] == fingerprint:
                     return row[1], row[3]
         return None
 
@@ -713,7 +716,7 @@ class SqliteStore:
                     case "outbox":
                         self._message(row)
                     case _:
-                        if not _matches(*row[1:]):
+                        if not matches(*row[1:]):
                             raise self._damaged(f"the snapshot after event {row[2]} does not match its checksum")
                 yield Checked(table, count)
         if letters := self.dead_letters(closed=True):
@@ -799,47 +802,6 @@ def check_sqlite(version: str) -> None:
         raise OperatorError(
             f"SQLite {version} can corrupt a WAL; at least {needed} is needed: pip install --upgrade apsw"
         )
-
-
-def new_ulid(now_ms: int, entropy: bytes) -> str:
-    """Return a ULID: 48 bits of time and 80 of `entropy`, as 26 letters that sort by time.
-
-    >>> new_ulid(1_469_918_176_385, bytes(10))
-    '01ARYZ6S410000000000000000'
-    """
-    number = now_ms << 80 | int.from_bytes(entropy[:10], "big")
-    return "".join("0123456789ABCDEFGHJKMNPQRSTVWXYZ"[number >> shift & 31] for shift in range(125, -1, -5))
-
-
-def _epoch_after(old: str, now_ms: int) -> str:
-    """Return a new epoch that sorts after `old`, also where the clock stands in the past: clients ignore older ones."""
-    letters = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-    old_ms = 0
-    for letter in old[:10]:
-        old_ms = old_ms << 5 | max(letters.find(letter), 0)
-    return new_ulid(max(now_ms, old_ms + 1), os.urandom(10))
-
-
-def _sum(*parts: int | str | bytes) -> bytes:
-    """Return the checksum of a row. Lengths are part of it, so that nothing can move from one column to the next."""
-    raw = [
-        b"%d" % part if isinstance(part, int) else part.encode() if isinstance(part, str) else part for part in parts
-    ]
-    digest = hashlib.sha256(b" ".join([b"%d" % len(part) for part in raw]))
-    for part in raw:
-        digest.update(part)
-    return digest.digest()[:16]
-
-
-def _letter_parts(*parts: Any) -> tuple[Any, ...]:
-    return tuple("open" if part is None else part for part in parts)
-
-
-def _matches(sha: object, *parts: Any) -> bool:
-    try:
-        return sha == _sum(*parts)
-    except TypeError:  # a flipped bit may also change the type of a column
-        return False
 
 
 def _sentence(error: apsw.Error) -> str:

@@ -25,7 +25,8 @@ from regime.decision import Decision, SideDecision, Sides, TradingState
 from regime.errors import CorruptionError, OperatorError, RegimeError
 from regime.events import StreamKey, Tick, source_key
 from regime_service.stores import Checked, StoreFailed, group, offer, sqlite
-from regime_service.stores.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, check_sqlite, new_ulid
+from regime_service.stores.rows import new_ulid
+from regime_service.stores.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, check_sqlite
 
 KEY = StreamKey("m", "s", "5m")
 
