@@ -52,7 +52,7 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_logs(simulate(Scenario(seed=13, reference_candles=8640, candles=2880, break_at=1440)), folder)
+        write_logs(simulate(Scenario(seed=13, candles=2880, break_at=1440)), folder)
         command = [
             sys.executable, "-m", "regime_service.cli", "replay", "--reference", "train.csv", "--features",
             "features.csv", "--trades", "trades.csv", "--model", "demo-xgb", "--out", "report",

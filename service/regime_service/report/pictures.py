@@ -38,7 +38,7 @@ INK, SOFT, GRID = "#1f2933", "#5f6b7a", "#e3e8ee"
 BLUE, ORANGE, GREEN, SKY, VERMILION = "#0072b2", "#e69f00", "#009e73", "#56b4e9", "#d55e00"
 STATE_LOOK: dict[str, tuple[str, str, str]] = {
     "ACTIVE": ("#ffffff", "", "ACTIVE: trades"),
-    PROBATION: ("#cfe8f7", "...", "ACTIVE, smaller (probation)"),
+    PROBATION: ("#cfe8f7", "...", "ACTIVE, smaller"),
     "REDUCING": ("#f6c66a", "////", "REDUCING: no new entries"),
     "HALTED": ("#d55e00", "xxxx", "HALTED: by an operator"),
 }
