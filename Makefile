@@ -40,7 +40,7 @@ help: ## List what can be done (this is also what `make` alone does)
 # --- install -----------------------------------------------------------------------------------------------------
 
 .PHONY: setup
-setup: $(VENV)/.stamp-project ## Install everything it takes to run into .venv (about a minute; at once if nothing changed)
+setup: $(VENV)/.stamp-project ## Install everything it takes to run into .venv (about two minutes; at once if nothing changed)
 	@echo "Ready: $(VENV)/bin/regime --help"
 
 .PHONY: setup-dev
