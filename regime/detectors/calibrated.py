@@ -114,7 +114,8 @@ class Calibrated:
     Candles that never came, and rows in which nothing is there, count as such gaps in every feature, in the stream and
     in the reference alike; not where the reference has no times, or lacks a fifth of its rows (a market that closes):
     there a row follows the one before it. One reference a world (seed 42900), asked 2,000, 80,000 rows; in brackets the
-    share of time in alarm, and what both were without this:
+    share of time in alarm, and what both were without this (by scratch programs, like the table above; since then
+    `tests/bench/bench_gaps.py` measures the same):
 
     | candles lost | mild | harsh | seasonal |
     |---|---|---|---|
