@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from regime.calibration import Calibration
 from regime.codec import decode, encode
+from regime.columns import Columns
 from regime.config import EngineConfig, config_digest, exit_kind, ignored
 from regime.decision import Decision, Sides, TradingState, decision_bytes
 from regime.detectors import Detector
@@ -51,7 +52,7 @@ from regime.events import (
 )  # fmt: skip
 from regime.gate import CODE, Progress, progress
 from regime.guard_value import LiveValue, live_value
-from regime.outcomes import Drawdown, Outcome, break_even_win_rate
+from regime.outcomes import Drawdown, Outcome, Outcomes, break_even_win_rate
 from regime.policy import Policy, Ruling, SideState
 from regime.reference import Reference
 from regime.rules import DataView, Evidence, View, label
@@ -59,7 +60,7 @@ from regime.shadow import Book, Signal, can_follow
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
 from regime.votes import since_training
-from regime.watch import DAY_MS, Arrays, Watch, calibrate_all
+from regime.watch import DAY_MS, Watch, calibrate_all
 from regime.win_probability import WinProbability
 
 Floats = NDArray[np.float64]
@@ -76,7 +77,7 @@ ENTRY_HYSTERESIS = 0.01
 """How far P(win) must be off break-even at the entry threshold in force before that moves."""
 FEATURE_SHARE, SCORE_SHARE, SIGNAL_SHARE = 0.5, 0.25, 0.25
 """Parts of a stream's false-alarm budget: features, distribution of the scores, rate of signals."""
-SNAPSHOT_VERSION = 3
+SNAPSHOT_VERSION = 4
 
 
 class Step(NamedTuple):
@@ -184,6 +185,11 @@ class Engine:
         self._policy_id = config_digest(config)[:16]
         self._features, self._scores = watches(config, self._timeframe_ms)
         self._rows: list[Floats] = []
+        self._own: Reference | None = None
+        # Found once, and again when what they follow from has changed.
+        self._columns: Columns | None = None
+        self._evidence: tuple[Evidence, ...] | None = None
+        self._outcomes: dict[str, Outcomes] = {}
         self._edges: dict[str, tuple[Edge, float]] = {}
         self._win_rates: dict[str, float | None] = {}
         self._state = StreamState()
@@ -247,6 +253,8 @@ class Engine:
             self._state.clock_ms = max(self._state.clock_ms, at_ms)
 
     def _apply(self, event: AnyEvent) -> None:
+        if isinstance(event, Observation | Recalibrated | Command):
+            self._evidence = None  # Nothing else touches a detector.
         match event:
             case Observation():
                 self._observe(event)
@@ -283,23 +291,27 @@ class Engine:
             for side, leave in (("long", claims.exit_long), ("short", claims.exit_short)):
                 state.books[side].on_exit_probability(event.ts_ms, leave, self._model.exits)
 
-        features = self._watchable(event)
-        if not state.features and features:
-            state.features, state.schema_source = tuple(sorted(features)), "first observation"
-        known = set(state.features)
-        state.missing = tuple(name for name in state.features if name not in features)
-        state.extra = tuple(sorted(name for name in features if name not in known))
-        absent = [name for name in state.features if name in features and features[name] is None]
-        if self._features.reference is None and state.observations <= max(1, self._config.warmup_observations):
+        columns = self._columns_of(event)
+        row = columns.row(event.features.values())
+        if not state.features and columns.known:
+            state.features, state.schema_source = columns.known, "first observation"
+        state.missing, state.extra, absent = columns.missing, columns.extra, columns.absent(row)
+        alone = state.reference_id is None and not state.self_reference
+        if alone and state.observations <= max(1, self._config.warmup_observations):
             state.nullable.update(absent)
         state.non_finite = tuple(name for name in absent if name not in state.nullable)
         if state.error is None:  # Else nothing is measured: a new reference starts the detectors anew.
-            self._measure(features, event.probabilities, event.ts_ms)
+            self._measure(row, event.probabilities, event.ts_ms)
 
-    def _measure(self, features: Mapping[str, float | None], claims: Probabilities | None, ts_ms: int) -> None:
+    def _columns_of(self, event: Observation) -> Columns:
+        sent, columns = tuple(event.features), self._columns
+        if columns is None or columns.known != self._state.features or columns.sent != sent:
+            columns = self._columns = Columns(sent, self._state.features, self._model.ignore_features)
+        return columns
+
+    def _measure(self, row: Floats, claims: Probabilities | None, ts_ms: int) -> None:
         state = self._state
-        row = _row(features.get(name) for name in state.features)
-        if self._features.reference is not None:
+        if self._features.comparing:
             self._features.update(row, ts_ms)
             claimed = claims or Probabilities()
             said = {"probability_long": claimed.long, "probability_short": claimed.short}
@@ -312,7 +324,7 @@ class Engine:
                 own, self._rows = Reference(state.features, np.array(self._rows)), []
                 # Later digests must tell apart streams that began differently.
                 state.chain = hashlib.sha256(state.chain.encode() + own.to_bytes()).hexdigest()
-                self._features.compare_with(own)
+                self._compare_with_own(own)
 
     def _count_signals(self, event: Observation) -> None:
         state, claims = self._state, event.probabilities
@@ -328,13 +340,16 @@ class Engine:
     def _candle(self, ts_ms: int, candle: Ohlcv, *, own: bool) -> None:
         """Remember a candle; the observation's own one wins over a posted one, and a difference is counted."""
         recent = self._state.recent_candles
-        before = next((known for at_ms, known in reversed(recent) if at_ms == ts_ms), None)
-        if before is not None and before != candle:
-            self._state.candle_differences += 1
-        if before is None:
+        at = next((i for i in reversed(range(len(recent))) if recent[i][0] == ts_ms), None)
+        if at is None:
             self._state.candles += 1
-        if before is None or own:
-            recent[:] = [*(pair for pair in recent if pair[0] != ts_ms), (ts_ms, candle)][-CANDLES_MAX:]
+        elif recent[at][1] != candle:
+            self._state.candle_differences += 1
+        if at is None or own:
+            if at is not None:
+                del recent[at]
+            recent.append((ts_ms, candle))
+            del recent[:-CANDLES_MAX]
         if own or not self._state.own_candles:
             self._follow(ts_ms, candle)
 
@@ -387,6 +402,7 @@ class Engine:
         remembered = state.outcomes.setdefault(side, [])
         remembered.append(outcome)
         del remembered[:-OUTCOMES_MAX]
+        self._outcomes.pop(side, None)
         self._edges.pop(side, None)
         self._win_rates.pop(side, None)
         if outcome.entry_probability is None:
@@ -402,6 +418,11 @@ class Engine:
             )  # fmt: skip
         else:
             state.entries.pop(side, None)
+
+    def _outcomes_of(self, side: str) -> Outcomes:
+        if side not in self._outcomes:
+            self._outcomes[side] = Outcomes(self._state.outcomes.get(side, ()))
+        return self._outcomes[side]
 
     def _edge(self, side: str) -> tuple[Edge, float]:
         """Return what the outcomes of a side say, and the break-even it is held against (cautious: likely not above
@@ -440,21 +461,19 @@ class Engine:
         if state.error is None:
             return
         state.error = None
-        if state.self_reference and self._features.reference is not None:
-            self._features.compare_with(self._features.reference)
+        if self._own is not None:
+            self._compare_with_own(self._own)
         elif state.reference_id is not None:
-            self._compare_with(self._references(state.reference_id), start=True)
+            self._compare_with(self._references(state.reference_id))
         else:
             state.self_reference, self._rows = False, []
         match decode(state.poison) if measure_again else None:
             case Observation() as event:
                 # No more than this: its being counted, its candle and its signals stand, and must not be done twice.
-                self._measure(self._watchable(event), event.probabilities, event.ts_ms)
+                row = self._columns_of(event).row(event.features.values())
+                self._measure(row, event.probabilities, event.ts_ms)
             case Recalibrated() as event:
                 self._recalibrate(event)
-
-    def _watchable(self, event: Observation) -> dict[str, float | None]:
-        return {n: v for n, v in event.features.items() if not ignored(n, self._model.ignore_features)}
 
     def _recalibrate(self, event: Recalibrated) -> None:
         state = self._state
@@ -474,23 +493,30 @@ class Engine:
             state.missing = tuple(name for name in kept if name not in live)
             state.extra = tuple(sorted(live - set(kept)))
             state.non_finite = tuple(name for name in state.non_finite if name in live and name not in state.nullable)
-        self._rows = []
+        self._rows, self._own = [], None
         state.calibrations, state.revision = event.calibrations, event.revision
         state.watched, state.alarms, state.last_alarm_ms = {}, {}, {}
-        self._compare_with(reference, start=True)
+        self._compare_with(reference)
         state.signals_seen, state.signal_laws = {}, self._signal_laws(reference)
 
-    def _compare_with(self, reference: Reference, *, start: bool) -> None:
+    def _compare_with(self, reference: Reference) -> None:
         compared = (reference.select(self._state.features), scores(reference))
         for watch, sample in zip(self.watches, compared, strict=True):
-            found = {}
-            if self._calibrations is not None:
-                found = {
-                    name.removeprefix(f"{watch.name}."): self._calibrations(known)
-                    for name, known in self._state.calibrations.items()
-                    if name.startswith(f"{watch.name}.")
-                }
-            watch.compare_with(sample, found, start=start)
+            watch.compare_with(sample, self._limits(watch))
+
+    def _compare_with_own(self, own: Reference) -> None:
+        self._own = own
+        self._features.compare_with(own)
+
+    def _limits(self, watch: Watch) -> dict[str, Calibration]:
+        """Return the limits of a watch that the reference in force came with, by kind."""
+        if self._calibrations is None:
+            return {}
+        return {
+            name.removeprefix(f"{watch.name}."): self._calibrations(known)
+            for name, known in self._state.calibrations.items()
+            if name.startswith(f"{watch.name}.")
+        }
 
     def outdated_limits(self) -> Recalibrated | None:
         """Return the event that would find the limits anew for the budget of today; None if they were found for it."""
@@ -554,7 +580,7 @@ class Engine:
         )  # fmt: skip
 
     def _rule_sides(self, event: AnyEvent) -> dict[str, Ruling]:
-        evidence = tuple(self.evidence())
+        evidence = self._all_evidence()
         if isinstance(event, Observation):
             self._count_alarms(evidence, event.ts_ms)
         observed = isinstance(event, Observation if self._config.require_observations else Observation | Trade)
@@ -591,7 +617,7 @@ class Engine:
         blind = not followed and CODE in state.sides[side].standing
         return View(
             now_ms=state.clock_ms, timeframe_ms=self._timeframe_ms, side=side, model=self._model, data=self._data(),
-            evidence=evidence, outcomes=tuple(state.outcomes.get(side, ())),
+            evidence=evidence, outcomes=self._outcomes_of(side),
             drawdown_ratio=state.drawdown.of_side(side), drawdown_source=state.drawdown.source, standing=None,
             standing_since_ms=None, lifted_ms=None, signals=self._signal_view(side), edge=known, break_even=needed,
             entry_known=side in state.entries and not blind, entry_wanted=state.entries.get(side),
@@ -656,10 +682,15 @@ class Engine:
 
     def evidence(self) -> list[Evidence]:
         """Return what each detector says now; nothing after an engine error, when none of it can be trusted."""
+        return list(self._all_evidence())
+
+    def _all_evidence(self) -> tuple[Evidence, ...]:
         if self._state.error is not None:
-            return []
-        scored = [] if self._scores.reference is None else self._scores.evidence()
-        return [*self._features.evidence(), *scored]
+            return ()
+        if self._evidence is None:
+            scored = self._scores.evidence() if self._scores.comparing else ()
+            self._evidence = (*self._features.evidence(), *scored)
+        return self._evidence
 
     def alarm_rates(self) -> dict[str, AlarmRate]:
         """Return, by detector, alarms a day: asked for (None where no rate is promised) and measured so far.
@@ -669,7 +700,7 @@ class Engine:
         rates, per_day = {}, DAY_MS / self._timeframe_ms
         for watch in self.watches:
             limits = watch.calibrations()
-            for kind in watch.detectors if watch.reference is not None else ():
+            for kind in watch.detectors if watch.comparing else ():
                 name, kept = label(watch.name, kind), limits.get(kind)
                 candles = self._state.watched.get(name, 0)
                 rates[name] = AlarmRate(
@@ -735,21 +766,25 @@ class Engine:
         """Return everything needed to continue, or None where a detector's state cannot be taken out without pickle
         (river's own objects): such a stream restarts by replaying its log."""
         watches = {}
-        for watch in self.watches:
-            states: Arrays | None = {} if self._state.error is not None else watch.state()
+        # A detector that failed may not even be able to say what it holds, and is not used again.
+        for watch in self.watches if self._state.error is None else ():
+            states = watch.state()
             if states is None:
                 return None
+            # Limits that the log names are kept beside it; all others would have to be found again, in seconds.
+            named = self._limits(watch)
             watches[watch.name] = {
-                kind: {name: _pack(array) for name, array in arrays.items()} for kind, arrays in states.items()
+                "columns": list(watch.columns),
+                "limits": {k: found.to_json() for k, found in watch.calibrations().items() if k not in named},
+                "states": {k: {name: _pack(array) for name, array in arrays.items()} for k, arrays in states.items()},
             }
-        own = self._features.reference if self._state.self_reference else None
         body = {
             "version": SNAPSHOT_VERSION,
             "config": config_digest(self._config),
             "key": list(self.key),
             "state": msgspec.to_builtins(self._state, builtin_types=(bytes,), order="deterministic"),
             "rows": None if not self._rows else _pack(np.array(self._rows)),
-            "self_reference": None if own is None else own.to_bytes(),
+            "self_reference": None if self._own is None else self._own.to_bytes(),
             "watches": watches,
         }
         return msgspec.msgpack.encode(body, order="deterministic")
@@ -758,7 +793,7 @@ class Engine:
         """Continue from what `snapshot` returned, for the same stream under the same configuration.
 
         Raises `CorruptionError` for anything else: another configuration restarts from the log instead. The engine
-        must not be used after that.
+        must not be used after that. The reference is asked for only where a detector cannot do without.
         """
         try:
             body = msgspec.msgpack.decode(raw)
@@ -770,22 +805,33 @@ class Engine:
             rows = [] if body["rows"] is None else [np.array(row, dtype=np.float64) for row in _unpack(body["rows"])]
             if set(state.sides) != set(SIDES) or any(row.shape != (len(state.features),) for row in rows):
                 raise ValueError("its parts do not fit together")
-            self._state, self._rows, self._edges, self._win_rates = state, rows, {}, {}
-            if body["self_reference"] is not None:
-                self._features.compare_with(Reference.from_bytes(body["self_reference"]), start=state.error is None)
-            elif state.reference_id is not None:
-                self._compare_with(self._references(state.reference_id), start=state.error is None)
-            if state.error is None:
-                for watch in self.watches:
-                    packed = body["watches"][watch.name]
-                    watch.load_state(
-                        {kind: {name: _unpack(array) for name, array in packed[kind].items()} for kind in packed}
-                    )
+            self._state, self._rows = state, rows
+            self._columns, self._evidence, self._outcomes, self._edges, self._win_rates = None, None, {}, {}, {}
+            own = body["self_reference"]
+            self._own = None if own is None else Reference.from_bytes(own)
+            for watch in self.watches if state.error is None else ():
+                self._resume(watch, body["watches"][watch.name])
             self._decision = None if state.told is None else self._make_decision()
         except RegimeError:
             raise
         except Exception as error:  # Whatever the bytes are: the answer is to replay the log.
             raise CorruptionError(f"a snapshot of {self.key} cannot be read: {error}") from error
+
+    def _resume(self, watch: Watch, kept: Mapping[str, Any]) -> None:
+        if not kept["columns"]:
+            return
+
+        def reference() -> Reference:
+            if self._own is not None:
+                return self._own
+            sample = self._references(self._state.reference_id or "").select(self._state.features)
+            found = sample if watch is self._features else scores(sample)
+            assert found is not None  # The watch has columns, so there were scores.
+            return found
+
+        limits = {kind: Calibration.from_json(text) for kind, text in kept["limits"].items()} | self._limits(watch)
+        states = {kind: {name: _unpack(a) for name, a in arrays.items()} for kind, arrays in kept["states"].items()}
+        watch.resume(kept["columns"], states, limits, reference)
 
 
 def _in_words(error: Exception) -> str:

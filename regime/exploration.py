@@ -10,15 +10,16 @@ small, bounded experiment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from regime.decision import TradingState
 from regime.e_detector import resume_evidence
-from regime.outcomes import Outcome
+from regime.outcomes import Outcomes
 from regime.votes import View, Vote
+
+Bools = NDArray[np.bool_]
 
 _DOUBLINGS_MAX = 2
 
@@ -31,19 +32,20 @@ class Exploration(msgspec.Struct, frozen=True, kw_only=True):
     size: float
 
 
-def since_pause(view: View) -> tuple[Outcome, ...]:
+def since_pause(view: View) -> Outcomes:
     """Return the outcomes that closed after the standing vote was given, oldest first."""
     since_ms = view.now_ms if view.standing_since_ms is None else view.standing_since_ms
-    return tuple(o for o in view.outcomes if o.closed_ms > since_ms)
+    outcomes = Outcomes.of(view.outcomes)
+    return outcomes.where(outcomes.closed_ms > since_ms)
 
 
-def earns_again(outcomes: Sequence[Outcome], break_even: float, *, false_resume_share: float = 0.1) -> bool:
-    """Whether the outcomes since the pause began are evidence that the side earns its fees.
+def earns_again(won: Bools, break_even: float, *, false_resume_share: float = 0.1) -> bool:
+    """Whether the outcomes since the pause began (`bool[outcomes]`, those that made money) are evidence that the side
+    earns its fees.
 
     `false_resume_share` is the share of pauses that may end so though the side does not earn, averaged over bad win
     rates; the closer to break-even, the more (`resume_evidence`).
     """
-    won = np.array([o.profit_ratio > 0 for o in outcomes], dtype=np.bool_)
     return bool(won.size) and resume_evidence(won, break_even, false_resume_share=false_resume_share).resume
 
 
@@ -55,7 +57,7 @@ def still_paused(view: View, standing: Vote, break_even: float, how: Exploration
         # Outcomes come whether it trades or not: it waits for them. (A try that is under way ends with it.)
         return _paused(standing, None)
     if standing.exploring_ms is not None:
-        tried = [o for o in since if o.closed_ms > standing.exploring_ms]
+        tried = since.won[since.closed_ms > standing.exploring_ms]
         if len(tried) < how.quota or not _against(tried, break_even):
             return standing
     newest_ms = since[-1].closed_ms if since else since_ms
@@ -75,7 +77,6 @@ def _paused(standing: Vote, recheck_ms: int | None) -> Vote:
     )  # fmt: skip
 
 
-def _against(outcomes: Sequence[Outcome], break_even: float) -> bool:
+def _against(won: Bools, break_even: float) -> bool:
     """Whether the posterior mean (Jeffreys) of the win rate is under break-even."""
-    won = sum(o.profit_ratio > 0 for o in outcomes)
-    return (won + 0.5) / (len(outcomes) + 1.0) < break_even
+    return (int(won.sum()) + 0.5) / (len(won) + 1.0) < break_even

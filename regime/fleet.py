@@ -7,6 +7,7 @@ reference for all its streams) reaches the streams that exist and those that com
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -76,6 +77,9 @@ class Fleet:
         self._calibrations = calibrations
         self._engines: dict[StreamKey, Engine] = {}
         self._models: dict[str, ModelState] = {}
+        # When each stream is due, and the same as a heap. What no longer stands is left in the heap until it comes up.
+        self._due: dict[StreamKey, int | None] = {}
+        self._heap: list[tuple[int, StreamKey]] = []
 
     def __iter__(self) -> Iterator[StreamKey]:
         return iter(self._engines)
@@ -119,7 +123,11 @@ class Fleet:
             # A reference for one stream makes the stream; the event itself then reaches it below.
             self._join(key, event)
         self._remember(event)
-        return [StreamStep(reached, self._engines[reached].step(event)) for reached in self.reached(event)]
+        steps = []
+        for reached in self.reached(event):
+            steps.append(StreamStep(reached, self._engines[reached].step(event)))
+            self._schedule(reached)
+        return steps
 
     def reached(self, event: AnyEvent) -> list[StreamKey]:
         """Return the streams that exist and that `event` reaches."""
@@ -130,16 +138,34 @@ class Fleet:
 
     def next_tick(self, until_ms: int, keys: Iterable[StreamKey] | None = None) -> Tick | None:
         """Return the earliest Tick due before or at `until_ms`, or None. Step it, then ask again."""
-        due: tuple[int, StreamKey] | None = None
-        for key in self._engines if keys is None else keys:
-            engine = self._engines.get(key)
-            at_ms = None if engine is None else engine.next_change_ms()
-            if at_ms is not None and at_ms <= until_ms and (due is None or (at_ms, key) < due):
-                due = (at_ms, key)
-        if due is None:
+        if keys is None:
+            due = self._first_due()
+        else:
+            known = ((self._due.get(key), key) for key in keys)
+            due = min(((at_ms, key) for at_ms, key in known if at_ms is not None), default=None)
+        if due is None or due[0] > until_ms:
             return None
         at_ms, key = due
         return Tick(model=key.model, symbol=key.symbol, timeframe=key.timeframe, ts_ms=at_ms)
+
+    def _first_due(self) -> tuple[int, StreamKey] | None:
+        while self._heap:
+            at_ms, key = self._heap[0]
+            if self._due[key] == at_ms:
+                return self._heap[0]
+            heapq.heappop(self._heap)
+        return None
+
+    def _schedule(self, key: StreamKey) -> None:
+        at_ms = self._engines[key].next_change_ms()
+        if at_ms == self._due.get(key):
+            return
+        self._due[key] = at_ms
+        if len(self._heap) > 64 + 4 * len(self._due):  # on event time nobody asks what is due first
+            self._heap = [(due_ms, known) for known, due_ms in self._due.items() if due_ms is not None]
+            heapq.heapify(self._heap)
+        elif at_ms is not None:
+            heapq.heappush(self._heap, (at_ms, key))
 
     def tick_before(self, event: AnyEvent) -> Tick | None:
         """Return the next Tick that is due on event time before `event` happens, or None. Step it, then ask again.
@@ -186,6 +212,9 @@ class Fleet:
         except Exception as error:  # Whatever the bytes are: the answer is to replay the log.
             raise CorruptionError(f"a snapshot cannot be read: {error}") from error
         self._models, self._engines = models, engines
+        self._due, self._heap = {}, []
+        for key in engines:
+            self._schedule(key)
 
     def _own_key(self, event: AnyEvent) -> StreamKey | None:
         """The one stream an event is about, if it names one."""

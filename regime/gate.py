@@ -8,14 +8,16 @@ have had their say. An outcome without a score always counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from regime.e_detector import PauseEvidence, pause_evidence, resume_evidence
-from regime.outcomes import Outcome
+from regime.outcomes import Outcomes
 from regime.votes import View
+
+Bools = NDArray[np.bool_]
 
 CODE = "break-even"
 """The rule whose pauses are the gate's."""
@@ -36,21 +38,26 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def passing(view: View, outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Return those that the entry threshold in force lets through."""
-    entry = view.entry_in_force
-    return [o for o in outcomes if o.entry_probability is None or o.entry_probability >= entry]
+def passes(view: View, outcomes: Outcomes) -> Bools:
+    """Return `bool[outcomes]`: those that the entry threshold in force lets through."""
+    return np.isnan(outcomes.scores) | (outcomes.scores >= view.entry_in_force)
 
 
-def judged(view: View) -> list[Outcome]:
+def counts(view: View) -> Bools:
+    """Return `bool[outcomes]`: those of the view's outcomes that count for the gate now."""
+    outcomes, lifted_ms = Outcomes.of(view.outcomes), view.lifts.get(CODE)
+    passing = passes(view, outcomes)
+    return passing if lifted_ms is None else passing & (outcomes.closed_ms > lifted_ms)
+
+
+def judged(view: View) -> Outcomes:
     """Return the outcomes that count for the gate now, oldest first."""
-    lifted_ms = view.lifts.get(CODE)
-    return passing(view, (o for o in view.outcomes if lifted_ms is None or o.closed_ms > lifted_ms))
+    return Outcomes.of(view.outcomes).where(counts(view))
 
 
 def gate(view: View, *, false_pause_trades: float) -> PauseEvidence:
     """Return the evidence against the side; `start` counts in `judged(view)`."""
-    won = np.array([o.profit_ratio > 0 for o in judged(view)], dtype=np.bool_)
+    won = Outcomes.of(view.outcomes).won[counts(view)]
     return pause_evidence(won, view.break_even, false_pause_trades=ALLOWANCE * false_pause_trades)
 
 
@@ -58,10 +65,12 @@ def progress(view: View, *, paused_ms: int | None, false_pause_trades: float) ->
     """Return how far the evidence is: against the side, or for the end of a pause that stands since `paused_ms`."""
     if paused_ms is None:
         against = gate(view, false_pause_trades=false_pause_trades)
-        counted, share, what = len(judged(view)), _share(against.log_e, against.limit), "the evidence for a pause"
+        counted, share = int(counts(view).sum()), _share(against.log_e, against.limit)
+        what = "the evidence for a pause"
     else:
-        since = passing(view, (o for o in view.outcomes if o.closed_ms > paused_ms))
-        found = resume_evidence(np.array([o.profit_ratio > 0 for o in since], dtype=np.bool_), view.break_even)
+        outcomes = Outcomes.of(view.outcomes)
+        since = outcomes.won[passes(view, outcomes) & (outcomes.closed_ms > paused_ms)]
+        found = resume_evidence(since, view.break_even)
         counted, share, what = len(since), _share(found.log_e, found.limit), "the evidence that ends the pause"
     trades = f"{counted} trade" + ("" if counted == 1 else "s")
     since_when = "" if paused_ms is None else " since it began"

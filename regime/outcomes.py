@@ -6,9 +6,12 @@ Functions take a sequence of `Outcome`, oldest first. Where a number is undefine
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from regime.events import Equity, Trade
 
@@ -22,6 +25,35 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     shadow: bool
     entry_probability: float | None = None
     opened_ms: int | None = None
+
+
+class Outcomes(tuple[Outcome, ...]):
+    """Outcomes, oldest first, and the columns of them that are judged with every candle: each made once, as an array,
+    when it is first asked for."""
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome]) -> Outcomes:
+        """Return the same outcomes with their columns."""
+        return outcomes if isinstance(outcomes, Outcomes) else cls(outcomes)
+
+    @cached_property
+    def closed_ms(self) -> NDArray[np.int64]:
+        """`int64[outcomes]`: when each closed."""
+        return np.array([outcome.closed_ms for outcome in self], dtype=np.int64)
+
+    @cached_property
+    def won(self) -> NDArray[np.bool_]:
+        """`bool[outcomes]`: which made money after fees."""
+        return np.array([outcome.profit_ratio > 0 for outcome in self], dtype=np.bool_)
+
+    @cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """`float64[outcomes]`: P(win) claimed at entry; NaN where none was."""
+        return np.array([outcome.entry_probability for outcome in self], dtype=np.float64)
+
+    def where(self, kept: NDArray[np.bool_]) -> Outcomes:
+        """Return those that are marked in `kept`, `bool[outcomes]`."""
+        return self if kept.all() else Outcomes(self[i] for i in np.flatnonzero(kept))
 
 
 def wins(outcomes: Sequence[Outcome]) -> int:

@@ -160,18 +160,13 @@ class Policy:
         return min((t for t in times if t > now_ms), default=None)
 
     def _collect(self, state: SideState, view: View) -> list[Standing]:
+        view = view._replace(standing=None, standing_since_ms=None, lifted_ms=None, lifts=state.lifted_ms)
         for rule in self._rules:
             if view.data.error is not None and rule.code not in self._fault_codes:
                 continue  # What it would look at cannot be trusted, or it is the rule that failed: its vote stands.
-            before = state.standing.get(rule.code)
-            vote = rule.judge(
-                view._replace(
-                    standing=before.vote if before else None,
-                    standing_since_ms=before.since_ms if before else None,
-                    lifted_ms=state.lifted_ms.get(rule.code),
-                    lifts=state.lifted_ms,
-                )
-            )
+            before, lifted_ms = state.standing.get(rule.code), state.lifted_ms.get(rule.code)
+            seen = view if before is None else view._replace(standing=before.vote, standing_since_ms=before.since_ms)
+            vote = rule.judge(seen if lifted_ms is None else seen._replace(lifted_ms=lifted_ms))
             if isinstance(vote, Vote) and vote.rebase:
                 state.standing.pop(rule.code, None)
                 state.lifted_ms[rule.code] = view.now_ms

@@ -1,12 +1,15 @@
 """How far recent rows lie from the reference, feature by feature: PSI and Wasserstein-1. Sizes to report, no tests.
 
-Nothing is decided on them: they say how large a change is once a detector has said that there is one.
+Nothing is decided on them: they say how large a change is once a detector has said that there is one. So of the
+reference no more is kept than they need, under a kilobyte a feature: its sample, 90 days of 5-minute candles of 200
+features, would be 40 MB a stream.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,8 @@ Ints = NDArray[np.int64]
 ROWS_MIN = 30
 """Fewer recent values have no size: with ten bins a tenth of them would be three."""
 BINS = 10
+BLOCKS = 128
+"""Values that stand for the reference's in the Wasserstein distance, each the mean of its share of them in order."""
 
 
 class Sizes(NamedTuple):
@@ -29,18 +34,16 @@ class Sizes(NamedTuple):
 
 
 class Binned(NamedTuple):
-    """The reference's values of one feature, as the sizes need them: made once, used for every later change."""
+    """What is kept of the reference's values of one feature."""
 
     mean: float
     spread: float
-    ordered: Floats
-    """The values in order, in standard deviations from their mean."""
-    areas: Floats
-    """`float64[values + 1]`: the sum of the first so many of them over the number of values."""
     edges: Floats
-    """Inner edges of the bins, in the same unit."""
+    """Inner edges of the bins, in standard deviations from the mean."""
     counts: Ints
     """Values in each bin."""
+    ordered: Floats
+    """The values in order, in the same unit; means of equal shares of them where there are more than `BLOCKS`."""
 
 
 class SizesOf:
@@ -56,8 +59,10 @@ class SizesOf:
     readings: under 0.1 little, 0.1 to 0.25 some, over 0.25 a large change (Siddiqi 2006).
 
     **Wasserstein-1** is the area between the two distribution functions, in standard deviations of the reference: how
-    far a value has to be carried on average to make one sample of the other. A shift by d standard deviations is d. It
-    is exact, no bins: scipy's `wasserstein_distance` divided by the standard deviation.
+    far a value has to be carried on average to make one sample of the other. A shift by d standard deviations is d.
+    It is scipy's `wasserstein_distance` divided by the standard deviation, but that `BLOCKS` values stand for all those
+    of a larger reference: that is wrong by their own distance from them at the most (0.014 for a normal law, 0.034
+    for a t law with 3 degrees of freedom).
 
     **When they mislead.** The readings come from credit scoring, where there are thousands of *independent* customers.
     Neither number knows how many values it was made of: where nothing changes, PSI is about (bins - 1) / recent values
@@ -69,8 +74,8 @@ class SizesOf:
     Parameters
     ----------
     reference
-        What recent values are compared with. Nothing is computed before it is asked for, and a feature's ordered values
-        are kept once they were (16 bytes a value).
+        What recent values are compared with. It is read once and not kept. Values count in single precision, on both
+        sides: recent ones are kept so.
 
     Examples
     --------
@@ -89,42 +94,90 @@ class SizesOf:
     """
 
     def __init__(self, reference: Reference) -> None:
-        self._reference = reference
         self._columns = {name: column for column, name in enumerate(reference.names)}
-        self._binned: dict[str, Binned | None] = {}
+        features = len(reference.names)
+        self._arrays = {
+            "law": np.full((features, 2), np.nan),
+            "edges": np.full((features, BINS - 1), np.nan),
+            "counts": np.zeros((features, BINS), dtype=np.int32),
+            "ordered": np.full((features, BLOCKS), np.nan, dtype=np.float32),
+        }
+        for column in range(features):
+            known = binned(reference.values[:, column])
+            if known is not None:
+                self._arrays["law"][column] = known.mean, known.spread
+                for name, found in (("edges", known.edges), ("counts", known.counts), ("ordered", known.ordered)):
+                    self._arrays[name][column, : len(found)] = found
+
+    @classmethod
+    def of_arrays(cls, names: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> SizesOf:
+        """Inverse of `arrays`; `names` are those of the reference. Raises `ValueError` where they do not fit."""
+        found = cls.__new__(cls)
+        found._columns = {name: column for column, name in enumerate(names)}
+        found._arrays = {name: arrays[name] for name in ("law", "edges", "counts", "ordered")}
+        widths = (("law", 2), ("edges", BINS - 1), ("counts", BINS), ("ordered", BLOCKS))
+        if any(found._arrays[name].shape != (len(names), width) for name, width in widths):
+            raise ValueError("what is kept of the reference does not fit its features")
+        return found
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that is kept, to be stored. Not a copy."""
+        return self._arrays
 
     def of(self, name: str, recent: Floats) -> Sizes:
         """Return the sizes of one feature. `recent` is `float64[rows]` in the feature's own unit; NaN and infinities
         are left out. `KeyError` for a feature that the reference does not have."""
-        if name not in self._binned:
-            self._binned[name] = binned(self._reference.values[:, self._columns[name]])
-        known, values = self._binned[name], recent[np.isfinite(recent)]
-        if known is None or len(values) < ROWS_MIN:
+        column = self._columns[name]
+        values = _single(recent)
+        values = values[np.isfinite(values)]
+        mean, spread = self._arrays["law"][column]
+        if math.isnan(spread) or len(values) < ROWS_MIN:
             return Sizes(None, None)
+        edges, ordered = self._arrays["edges"][column], self._arrays["ordered"][column].astype(np.float64)
+        edges = edges[~np.isnan(edges)]
+        counts = self._arrays["counts"][column, : len(edges) + 1].astype(np.int64)
+        known = Binned(float(mean), float(spread), edges, counts, ordered[~np.isnan(ordered)])
         standard = (values - known.mean) / known.spread
         return Sizes(psi(known, standard), wasserstein(known, standard))
 
 
 def binned(column: Floats) -> Binned | None:
-    """Return the values of one feature (NaN is missing) as the sizes need them; None where they are all equal, or so
+    """Return of the values of one feature (NaN is missing) what the sizes need; None where they are all equal, or so
     large that their spread is no number."""
-    values = column[np.isfinite(column)]
+    values = _single(column)
+    values = np.sort(values[np.isfinite(values)])
     with np.errstate(over="ignore", invalid="ignore"):
         mean, spread = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
     if not (math.isfinite(mean) and 0 < spread < math.inf):
         return None
-    ordered: Floats = np.sort((values - mean) / spread)
-    areas: Floats = np.concatenate(([0.0], np.cumsum(ordered) / len(ordered)))
+    ordered: Floats = (values - mean) / spread
     # Edges are values that occur, so that a value on an edge lies above it in both samples.
     edges = np.unique(ordered[[len(ordered) * k // BINS for k in range(1, BINS)]])
     edges = edges[edges > ordered[0]]
-    return Binned(mean, spread, ordered, areas, edges, _counts(edges, ordered))
+    return Binned(mean, spread, edges, _counts(edges, ordered), _blocks(ordered))
+
+
+def _single(values: Floats) -> Floats:
+    """Return the values as single precision holds them."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32).astype(np.float64)
+
+
+def _blocks(ordered: Floats) -> Floats:
+    if len(ordered) <= BLOCKS:
+        return ordered
+    # The sum of the first so many of them, at the ends of equal shares.
+    sums = np.concatenate(([0.0], np.cumsum(ordered) / len(ordered)))
+    at = np.interp(np.arange(BLOCKS + 1) / BLOCKS, np.arange(len(sums)) / len(ordered), sums)
+    found: Floats = np.diff(at) * BLOCKS
+    return found
 
 
 def psi(known: Binned, standard: Floats) -> float:
     """Return the population stability index of recent values, `float64[n]` in standard deviations of the reference."""
     bins = len(known.counts)
-    p = (known.counts + 0.5) / (len(known.ordered) + 0.5 * bins)
+    p = (known.counts + 0.5) / (known.counts.sum() + 0.5 * bins)
     q = (_counts(known.edges, standard) + 0.5) / (len(standard) + 0.5 * bins)
     return float(((q - p) * np.log(q / p)).sum())
 
@@ -133,14 +186,15 @@ def wasserstein(known: Binned, standard: Floats) -> float:
     """Return the Wasserstein-1 distance of recent values, `float64[n]` in standard deviations of the reference.
 
     The i-th of the n recent values in order is carried to the part of the reference between the shares i/n and (i+1)/n;
-    what it lies over and what it lies under are two differences of `areas`.
+    what it lies over and what it lies under are two differences of areas.
     """
     recent, rows = np.sort(standard), len(known.ordered)
+    areas = np.concatenate(([0.0], np.cumsum(known.ordered) / rows))
     shares = np.arange(len(recent) + 1) / len(recent)
     low, high = shares[:-1], shares[1:]
     at = np.clip(np.searchsorted(known.ordered, recent) / rows, low, high)
     grid = np.arange(rows + 1) / rows
-    below, middle, above = (np.interp(share, grid, known.areas) for share in (low, at, high))
+    below, middle, above = (np.interp(share, grid, areas) for share in (low, at, high))
     parts = recent * (at - low) - (middle - below) + (above - middle) - recent * (high - at)
     return max(float(parts.sum()), 0.0)
 

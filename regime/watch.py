@@ -68,36 +68,28 @@ class Watch:
         self.name = name
         self.budget = Budget.of(config, timeframe_ms, share)
         self.detectors = build_detectors(config, self.budget)
-        self.reference: Reference | None = None
+        self.columns: tuple[str, ...] = ()
+        """Names of the columns of `update`; empty without a reference."""
         self._timeframe_ms = timeframe_ms
         self._now_ms = 0
         self._sizes: SizesOf | None = None
-        self._rows: Floats = np.empty((SIZED_ROWS, 0))
+        self._rows: NDArray[np.float32] = np.empty((SIZED_ROWS, 0), dtype=np.float32)
         self._times = np.zeros(SIZED_ROWS, dtype=np.int64)
         self._taken = 0
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns of `update`; empty without a reference."""
-        return () if self.reference is None else self.reference.names
+    def comparing(self) -> bool:
+        """Whether there is a reference to compare with."""
+        return bool(self.columns)
 
-    def compare_with(
-        self,
-        reference: Reference | None,
-        calibrations: Mapping[str, Calibration] | None = None,
-        *,
-        start: bool = True,
-    ) -> None:
+    def compare_with(self, reference: Reference | None, calibrations: Mapping[str, Calibration] | None = None) -> None:
         """Forget everything and compare with `reference` from now on; with None fall silent.
 
-        `calibrations` (by kind) are limits found before; a detector without them finds its own. `start=False` only
-        keeps the reference in hand: after an engine error the detectors are not touched again.
+        `calibrations` (by kind) are limits found before; a detector without them finds its own. The reference itself is
+        not kept.
         """
-        self.reference = reference
-        self._sizes = None if reference is None else SizesOf(reference)
-        self._rows, self._taken = np.full((SIZED_ROWS, len(self.columns)), np.nan), 0
-        self._times = np.zeros(SIZED_ROWS, dtype=np.int64)
-        if reference is None or not start:
+        self._begin(() if reference is None else reference.names, None if reference is None else SizesOf(reference))
+        if reference is None:
             return
         for kind, detector in self.detectors.items():
             found = (calibrations or {}).get(kind)
@@ -106,9 +98,33 @@ class Watch:
             else:
                 detector.reset(reference)
 
+    def resume(
+        self,
+        columns: Sequence[str],
+        states: Arrays,
+        calibrations: Mapping[str, Calibration],
+        reference: Callable[[], Reference],
+    ) -> None:
+        """Continue from `state`, with the columns and limits of then. `reference` gives the sample again; it is asked
+        only for detectors that do not keep their limits, for it is large. Raises `ValueError` or `KeyError` where
+        the parts do not fit together."""
+        own = states[""]
+        self._begin(tuple(columns), SizesOf.of_arrays(columns, own))
+        for kind, detector in self.detectors.items():
+            if _keeps_limits(detector):
+                detector.reset_calibrated(None, calibrations[kind])
+            else:
+                detector.reset(reference())
+        self.load_state(states)
+
+    def _begin(self, columns: tuple[str, ...], sizes: SizesOf | None) -> None:
+        self.columns, self._sizes = columns, sizes
+        self._rows, self._taken = np.full((SIZED_ROWS, len(columns)), np.nan, dtype=np.float32), 0
+        self._times = np.zeros(SIZED_ROWS, dtype=np.int64)
+
     def calibrations(self) -> dict[str, Calibration]:
         """Return the limits in force, of the detectors that can keep them."""
-        if self.reference is None:
+        if not self.comparing:
             return {}
         return {kind: d.calibration for kind, d in self.detectors.items() if _keeps_limits(d)}
 
@@ -119,11 +135,12 @@ class Watch:
 
     def update(self, row: Floats, ts_ms: int) -> None:
         """Take one row, `float64[columns]`, of the candle that opened at `ts_ms`; NaN is missing."""
-        if self.reference is None:
+        if not self.comparing:
             return
         self._now_ms = ts_ms
         at = self._taken % SIZED_ROWS
-        self._rows[at] = row
+        with np.errstate(over="ignore"):
+            self._rows[at] = row
         self._times[at] = ts_ms
         self._taken += 1
         for detector in self.detectors.values():
@@ -137,10 +154,10 @@ class Watch:
         return [self._evidence(kind, detector) for kind, detector in self.detectors.items()]
 
     def _evidence(self, kind: str, detector: Detector) -> Evidence:
-        if self.reference is None or not detector.warm:
+        if not self.comparing or not detector.warm:
             return Evidence(kind, float("nan"), float("nan"), warm=False, drift=False, top=(), channel=self.name)
         drift = detector.drift_detected
-        top = top_features(self.reference.names, detector.feature_statistics) if drift else ()
+        top = top_features(self.columns, detector.feature_statistics) if drift else ()
         change = self.change(detector, sized=False) if drift else None
         return Evidence(
             kind, detector.statistic, detector.threshold, warm=True, drift=drift, top=top, channel=self.name,
@@ -179,35 +196,38 @@ class Watch:
         since = self._times[: min(self._taken, SIZED_ROWS)] >= start_ms
         if self._sizes is None or since.sum() < ROWS_MIN:
             return [_NO_SIZES] * len(names)
-        rows = self._rows[: len(since)][since]  # out of order in time, which no size asks for
+        rows = self._rows[: len(since)][since].astype(np.float64)  # out of order in time, which no size asks for
         return [self._sizes.of(name, rows[:, self.columns.index(name)])._asdict() for name in names]
 
     def fingerprint(self) -> bytes:
         """Bytes that differ when what the detectors hold differs."""
         parts = []
         for kind, detector in self.detectors.items():
-            parts += [kind.encode(), b"" if self.reference is None else detector.fingerprint()]
-        if self.reference is not None:
+            parts += [kind.encode(), detector.fingerprint() if self.comparing else b""]
+        if self.comparing:
             parts += [
                 array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in self._kept().values()
             ]
         return b"\0".join(parts)
 
     def state(self) -> Arrays | None:
-        """Everything the detectors hold, by kind; None where one cannot take it out without pickle."""
+        """Everything the detectors hold, by kind, and what the watch itself keeps, under ""; None where a detector
+        cannot be taken out without pickle. Empty without a reference."""
+        if not self.comparing:
+            return {}
+        assert self._sizes is not None
         states: Arrays = {}
         for kind, detector in self.detectors.items():
-            arrays = {} if self.reference is None else detector.state()
+            arrays = detector.state()
             if arrays is None:
                 return None
             states[kind] = arrays
-        if self.reference is not None:
-            states[""] = {"now_ms": np.array([self._now_ms]), **{n: a.copy() for n, a in self._kept().items()}}
-        return states
+        own = {"now_ms": np.array([self._now_ms]), **self._kept(), **self._sizes.arrays}
+        return {**states, "": {name: array.copy() for name, array in own.items()}}
 
     def load_state(self, states: Arrays) -> None:
         """Continue from `state`. Call `compare_with` with the same reference first."""
-        if self.reference is not None:
+        if self.comparing:
             for kind, detector in self.detectors.items():
                 detector.load_state(states[kind])
             own = states[""]
@@ -218,7 +238,8 @@ class Watch:
                 mine[...] = own[name]
 
     def _kept(self) -> dict[str, NDArray[Any]]:
-        """The last rows and their times. Rings: row number i is at i modulo their length."""
+        """The last rows (in single precision: they are for sizes only) and their times. Rings: row number i is at i
+        modulo their length."""
         return {"rows": self._rows, "times": self._times, "taken": np.array([self._taken])}
 
 

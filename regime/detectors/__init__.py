@@ -90,8 +90,9 @@ class CalibratedDetector(Detector, Protocol):
     rows_per_false_alarm: float
     rows_per_day: int
 
-    def reset_calibrated(self, reference: Reference, calibration: Calibration) -> None:
-        """`reset`, with limits that were found before. `ValueError` for those of another reference."""
+    def reset_calibrated(self, reference: Reference | None, calibration: Calibration) -> None:
+        """`reset`, with limits that were found before. `ValueError` for those of another reference; None where it is
+        known to be the one: nothing else may be asked of it."""
         ...
 
     def update(self, x: Floats, ts_ms: int | None = None) -> None:

@@ -178,9 +178,10 @@ class Calibrated:
         found = calibrate(reference, rows_per_false_alarm=self.rows_per_false_alarm, rows_per_day=self.rows_per_day)
         self.reset_calibrated(reference, found)
 
-    def reset_calibrated(self, reference: Reference, calibration: Calibration) -> None:
-        """Start from nothing with a calibration made before. Raises `ValueError` for one of another reference."""
-        if calibration.reference_id != reference.reference_id:
+    def reset_calibrated(self, reference: Reference | None, calibration: Calibration) -> None:
+        """Start from nothing with a calibration made before. Raises `ValueError` for one of another reference; None
+        where it is known to be the one."""
+        if reference is not None and calibration.reference_id != reference.reference_id:
             raise ValueError("the calibration was made on another reference: calibrate again")
         from regime import calibration_kernels
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from regime.decision import TradingState
 from regime.exploration import Exploration, earns_again, since_pause, still_paused
-from regime.gate import CODE, gate, judged, passing
+from regime.gate import CODE, counts, gate, judged, passes
 from regime.outcomes import Outcome
 from regime.rules import View, Vote, count, positive, ratio
 
@@ -60,15 +61,16 @@ class BreakEven:
     def judge(self, view: View) -> Vote | None:
         needed = view.break_even
         if view.standing is not None:
-            if earns_again(passing(view, since_pause(view)), needed):
+            since = since_pause(view)
+            if earns_again(since.won[passes(view, since)], needed):
                 return None
             return still_paused(view, view.standing, needed, self._explore)
-        last = judged(view)
-        if len(last) < self._trades_min:
+        if counts(view).sum() < self._trades_min:
             return None
         found = gate(view, false_pause_trades=self._false_pause_trades or view.false_pause_trades)
         if not found.pause:
             return None
+        last = judged(view)
         began_ms = last[found.start].closed_ms
         sample = view.out_of_sample
         return Vote(
@@ -88,7 +90,7 @@ class BreakEven:
         )  # fmt: skip
 
 
-def _kinds(outcomes: list[Outcome]) -> str:
+def _kinds(outcomes: Sequence[Outcome]) -> str:
     shadows = sum(o.shadow for o in outcomes)
     return f"{len(outcomes) - shadows} real, {shadows} on paper" if shadows else "all real"
 

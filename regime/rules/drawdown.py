@@ -60,7 +60,7 @@ class DrawdownRule:
             if lost <= self._release:
                 return None
             # Money is gone already, so more evidence is asked for than after a mere suspicion.
-            if earns_again(since_pause(view), needed, false_resume_share=0.05):
+            if earns_again(since_pause(view).won, needed, false_resume_share=0.05):
                 return msgspec.structs.replace(view.standing, rebase=True)
             return still_paused(view, self._vote(view, lost, view.standing), needed, self._explore)
         if view.drawdown_source == "none" or lost <= self._limit:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from regime import codec
+from regime.calibration import Calibration
 from regime.config import DetectorConfig, EngineConfig, ExitRules, ModelConfig, RuleConfig
 from regime.decision import Decision, SideDecision, TradingState
-from regime.engine import CANDLES_MAX, OUTCOMES_MAX, Engine, Step
+from regime.engine import CANDLES_MAX, OUTCOMES_MAX, Engine, Step, find_limits
 from regime.errors import CorruptionError, OperatorError
 from regime.events import (
     AnyEvent,
@@ -563,6 +564,65 @@ def test_without_reference_a_stream_is_compared_with_its_own_beginning(monkeypat
     assert not made.state.self_reference
 
 
+def calibrated(named: bool) -> tuple[Engine, Reference, dict[str, Calibration], Recalibrated]:
+    """An engine with the `calibrated` detector, its reference and limits; `named`: the event names them."""
+    values = np.random.default_rng(1).standard_normal((2000, 3))
+    sample = Reference(["a", "b", "c"], values, ts_ms=np.arange(2000) * CANDLE_MS, probability_long=values[:, 0] ** 2)
+    config = EngineConfig(clock="event", warmup_observations=1, detectors=[DetectorConfig(kind="calibrated")])
+    event = Recalibrated(model=M, symbol=S, timeframe=TF, version="1", reference_id=sample.reference_id)
+    limits: dict[str, Calibration] = {}
+    if named:
+        found = find_limits(event, sample, config)
+        limits = {limit.digest: limit for limit in found.values()}
+        event = msgspec.structs.replace(event, calibrations={name: limit.digest for name, limit in found.items()})
+    return Engine(KEY, config, lambda _: sample, limits.__getitem__), sample, limits, event
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_restart_asks_for_no_reference_and_finds_no_limits_anew(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take seconds, for each stream, before the first answer."""
+    made, _, limits, event = calibrated(named)
+    made.step(event)
+    rng = np.random.default_rng(2)
+
+    def row(at: int) -> Observation:
+        return obs(
+            2000 + at, dict(zip("abc", rng.standard_normal(3), strict=True)), probabilities=Probabilities(long=0.5)
+        )
+
+    for at in range(400):
+        made.step(row(at))
+
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("this takes seconds")
+
+    raw = taken(made)
+    monkeypatch.setattr("regime.detectors.calibrated.calibrate", never)
+    again = Engine(KEY, made._config, never, limits.__getitem__)
+    again.restore(raw)
+    assert again.digest() == made.digest()
+    assert [watch.columns for watch in again.watches] == [("a", "b", "c"), ("probability_long",)]
+    for at in range(400, 450):
+        event = row(at)
+        assert again.step(event) == made.step(event)
+    assert again.digest() == made.digest() and taken(again) == taken(made)
+
+
+def test_its_own_beginning_is_not_calibrated_anew_by_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regime.engine.SELF_REFERENCE_ROWS", 700)
+    made = engine(detectors=[DetectorConfig(kind="calibrated")])
+    values = np.random.default_rng(3).standard_normal((900, 2))
+    for at, (a, b) in enumerate(values[:800]):
+        made.step(obs(at, {"a": a, "b": b}))
+    assert made.state.self_reference
+    again = engine(detectors=[DetectorConfig(kind="calibrated")])
+    monkeypatch.setattr("regime.detectors.calibrated.calibrate", None)
+    again.restore(taken(made))
+    for at, (a, b) in enumerate(values[800:]):
+        assert again.step(obs(800 + at, {"a": a, "b": b})) == made.step(obs(800 + at, {"a": a, "b": b}))
+    assert again.digest() == made.digest()
+
+
 def test_streams_that_began_differently_have_different_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regime.engine.SELF_REFERENCE_ROWS", 2)
     one, other = watching(), watching()
@@ -978,13 +1038,15 @@ def changed(raw: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
         lambda body: body["state"].update(reference_id="nonsense"),
         lambda body: body.update(watches={}),
         lambda body: body.update(watches=[]),
-        lambda body: body["watches"]["features"].update({f"{__name__}.Level": []}),
-        lambda body: body["watches"]["features"].update(
+        lambda body: body["watches"]["features"]["states"].update({f"{__name__}.Level": []}),
+        lambda body: body["watches"]["features"]["states"].update(
             {f"{__name__}.Level": {"last": {"dtype": "|O", "shape": [1], "data": b""}}}
         ),
-        lambda body: body["watches"]["features"].update(
+        lambda body: body["watches"]["features"]["states"].update(
             {f"{__name__}.Level": {"last": {"dtype": "<f8", "shape": [2**62, 4], "data": b""}}}
         ),
+        lambda body: body["watches"]["features"].update(columns=["a", "b", "c"]),
+        lambda body: body["watches"]["features"].pop("limits"),
         lambda body: body.update(rows={"dtype": "<f8", "shape": [1, 1], "data": b"\0" * 8}),
         lambda body: body.update(rows=3),
         lambda body: body.update(self_reference=b"nonsense"),

@@ -563,6 +563,30 @@ def test_how_streams_are_interleaved_does_not_change_their_digests(
 
 
 @settings(max_examples=60)
+@given(plans, clocks, st.integers(0, 40))
+def test_the_next_tick_is_the_one_found_by_asking_every_stream(
+    plan: list[tuple[str, int, int, int]], clock: str, cut: int
+) -> None:
+    made = busy(clock=clock)
+
+    def asked(until_ms: int) -> tuple[int, StreamKey] | None:
+        due = [(at_ms, key) for key in made if (at_ms := made.engine(key).next_change_ms()) is not None]
+        return min(((at_ms, key) for at_ms, key in due if at_ms <= until_ms), default=None)
+
+    for number, event in enumerate(history(plan)):
+        if number == cut:
+            fresh = busy(clock=clock)
+            fresh.restore(taken(made))
+            made = fresh
+        made.step(event)
+        for until_ms in (made._clock_ms("m") + CANDLE_MS, 10**15):
+            tick, expected = made.next_tick(until_ms), asked(until_ms)
+            found = None if tick is None else (tick.ts_ms, StreamKey(tick.model, tick.symbol, tick.timeframe))
+            assert found == expected
+    assert len(made._heap) <= 65 + 4 * len(made)
+
+
+@settings(max_examples=60)
 @given(plans)
 def test_stepping_the_ticks_that_are_due_comes_to_an_end(plan: list[tuple[str, int, int, int]]) -> None:
     made = busy()

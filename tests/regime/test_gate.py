@@ -45,7 +45,7 @@ def test_no_threshold_that_earns_or_one_under_the_bots_own_leaves_the_bots_own_i
 
 
 def test_what_came_before_the_last_pause_was_lifted_has_had_its_say() -> None:
-    assert judged(VIEW._replace(lifts={"break-even": NOW_MS + 129})) == []
+    assert not judged(VIEW._replace(lifts={"break-even": NOW_MS + 129}))
     assert len(judged(VIEW._replace(lifts={"drawdown": NOW_MS + 129}))) == 60
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -55,7 +56,7 @@ GROUP_MAX = 256
 TICK_EVERY_S = 0.25
 """How often the wall clock is looked at."""
 
-_ENGINE_VERSION = 2
+_ENGINE_VERSION = 3
 """Raise it when the same events give other states than before: older snapshots are then passed over."""
 
 
@@ -120,8 +121,12 @@ class EmbeddedRunner:
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
+        # What this group brought, which the store does not show before its COMMIT, and the reference that was read last:
+        # one is tens of megabytes, and the engines do not keep theirs. Limits live as long as a detector holds them.
         self._references: dict[str, Reference] = {}
-        self._calibrations: dict[str, Calibration] = {}
+        self._limits: list[Calibration] = []
+        self._last_read: tuple[str, Reference] | None = None
+        self._calibrations: WeakValueDictionary[str, Calibration] = WeakValueDictionary()
         self._fingerprint = fingerprint(config)
         self._fleet = Fleet(config, self._reference, self._calibration)
         self._lock = threading.Lock()
@@ -333,6 +338,8 @@ class EmbeddedRunner:
                 self._tick_all(shown)
             if self._last_seq - self._snapshot_seq >= self._snapshot_every:
                 self._snapshot()
+        self._references.clear()
+        self._limits.clear()
         self._show(shown)
         for job, result in results:
             if not job.done.set_running_or_notify_cancel():
@@ -502,19 +509,21 @@ class EmbeddedRunner:
     def _keep(self, known: str, raw: bytes) -> None:
         """Put a reference, or limits found for one (JSON), into the store and into our hands."""
         if raw.startswith(b"{"):
-            self._calibrations[known] = Calibration.from_json(raw.decode())
+            self._calibrations[known] = limits = Calibration.from_json(raw.decode())
+            self._limits.append(limits)
         else:
             self._references[known] = Reference.from_bytes(raw)
         self._store.put_reference(known, raw)
 
     def _calibration(self, known: str) -> Calibration:
-        if known not in self._calibrations:
+        limits = self._calibrations.get(known)
+        if limits is None:
             try:
                 raw = self._store.reference(known)
             except KeyError:
                 raise CorruptionError(f"the calibration {known} is in the log but not in the store") from None
-            self._calibrations[known] = Calibration.from_json(raw.decode())
-        return self._calibrations[known]
+            self._calibrations[known] = limits = Calibration.from_json(raw.decode())
+        return limits
 
     def _recalibrate(self, shown: dict[StreamKey, None]) -> None:
         """Limits that were found for another budget are found anew, on record, before anyone is answered."""
@@ -528,13 +537,15 @@ class EmbeddedRunner:
                 self._step(named, codec.encode(named), shown)
 
     def _reference(self, reference_id: str) -> Reference:
-        if reference_id not in self._references:
+        if reference_id in self._references:
+            return self._references[reference_id]
+        if self._last_read is None or self._last_read[0] != reference_id:
             try:
                 raw = self._store.reference(reference_id)
             except KeyError:
                 raise CorruptionError(f"the reference {reference_id} is in the log but not in the store") from None
-            self._references[reference_id] = Reference.from_bytes(raw)
-        return self._references[reference_id]
+            self._last_read = reference_id, Reference.from_bytes(raw)
+        return self._last_read[1]
 
     def _fail(self, reason: str) -> None:
         self._failed = reason
