@@ -90,6 +90,29 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--json", action="store_true", help="print the report as JSON")
     calibrate.set_defaults(run=_calibrate)
 
+    preflight = commands.add_parser(
+        "preflight",
+        help="before a model goes live: look-back, look-ahead, odd features, its record (exit code 1: FAIL)",
+    )
+    _common(preflight)
+    preflight.add_argument("--features", metavar="PATH", nargs="+", default=[], help="logged features, or a reference")
+    preflight.add_argument(
+        "--function", metavar="MODULE:NAME",
+        help="your feature function: takes a DataFrame of candles, gives one of features; it is imported and run here",
+    )  # fmt: skip
+    preflight.add_argument("--candles", metavar="FILE", nargs="+", default=[], help="history for --function")
+    preflight.add_argument("--live-candles", type=int, metavar="N", help="how many candles the bot loads live")
+    preflight.add_argument("--candles-max", type=int, default=20_000, metavar="N",
+                           help="candles given to the function at most (default 20000)")  # fmt: skip
+    preflight.add_argument("--tolerance", type=float, default=1e-3, metavar="T",
+                           help="what counts as equal, in standard deviations of the feature (0.001)")  # fmt: skip
+    preflight.add_argument("--trades", metavar="FILE", nargs="+", default=[], help="what the model did: closed trades")
+    preflight.add_argument("--trained-until", metavar="YYYY-MM-DD", help="last day of the training data (UTC)")
+    preflight.add_argument("--model", default="model", help="name of the model in the config (default: model)")
+    preflight.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
+    preflight.add_argument("--json", action="store_true", help="print the checks as JSON")
+    preflight.set_defaults(run=_preflight)
+
     demo = commands.add_parser("demo", help="a simulated bot and market through a regime break, against a real service")
     demo.add_argument("--once", action="store_true", help="exit after the summary instead of leaving the service up")
     demo.add_argument("--port", type=int, default=8080, help="port of the service (default 8080; taken: a free one)")
@@ -196,6 +219,21 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         Console(), arguments.reference, config=settings.engine, mapping=settings.logs.reference, model=arguments.model,
         timeframe=arguments.timeframe, days=arguments.days, out=arguments.out, as_json=arguments.json,
     )  # fmt: skip
+
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    from regime_service.preflight import PreflightOptions, run_preflight
+
+    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    model, logs = settings.engine.model(arguments.model), settings.logs
+    options = PreflightOptions(
+        features=tuple(arguments.features), function=arguments.function, candles=tuple(arguments.candles),
+        trades=tuple(arguments.trades), trained_until=arguments.trained_until or model.trained_until,
+        live_candles=arguments.live_candles, candles_max=arguments.candles_max, tolerance=arguments.tolerance,
+        timeframe=arguments.timeframe, fee_ratio=model.fee_ratio, payoff_ratio=model.payoff_ratio,
+        reference_mapping=logs.reference, candle_mapping=logs.candles, trade_mapping=logs.trades,
+    )  # fmt: skip
+    return run_preflight(Console(), options, as_json=arguments.json)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

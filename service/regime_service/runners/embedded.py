@@ -121,8 +121,8 @@ class EmbeddedRunner:
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
-        # What this group brought, which the store does not show before its COMMIT, and the reference that was read last:
-        # one is tens of megabytes, and the engines do not keep theirs. Limits live as long as a detector holds them.
+        # What this group brought, which the store does not show before its COMMIT, and the reference that was read
+        # last: one is tens of megabytes, and engines do not keep theirs. Limits live as long as a detector holds them.
         self._references: dict[str, Reference] = {}
         self._limits: list[Calibration] = []
         self._last_read: tuple[str, Reference] | None = None
