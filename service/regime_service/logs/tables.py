@@ -186,6 +186,24 @@ def nothing_to_read(tables: Tables) -> None:
         raise OperatorError(f"no rows at all in {listed(tables.tally.names)}: header only or empty")
 
 
+TRADE_SIGNS = (
+    ("entry_price", "open_rate", "price_in"), ("exit_price", "close_rate", "price_out"),
+    ("exit_time", "closed_ms", "closed_at", "close_date", "exit_date", "exit_timestamp"),
+)  # fmt: skip
+"""A table with one of each is a list of trades."""
+
+
+def no_trades(tables: Tables) -> None:
+    """Raise `OperatorError` where a list of trades was given in place of features: its rows are no candles."""
+    names = {name.lower() for name in tables.names}
+    found = [next((sign for sign in signs if sign in names), "") for signs in TRADE_SIGNS]
+    if all(found):
+        raise OperatorError(
+            f"{listed(tables.tally.names)}: these are trades (columns {', '.join(found)}), not features of candles; "
+            "they belong to --trades, or to POST /v1/trades"
+        )
+
+
 def _is_table(name: str) -> bool:
     parts = name.lower().removesuffix(".gz")
     return not name.startswith(".") and (

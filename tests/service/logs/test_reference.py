@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime.errors import CallerError, OperatorError
-from regime_service.logs import Caps, LogMapping, read_reference, reference_from_bytes
+from regime_service.logs import Caps, LogMapping, read_features, read_reference, reference_from_bytes
 from regime_service.logs.reference import CONTENT_TYPES
 
 T0 = 1_762_145_100_000
@@ -111,6 +111,18 @@ def test_bodies_beyond_the_caps_are_too_large(caps: Caps, kind: str) -> None:
     with pytest.raises(CallerError) as caught:
         reference_from_bytes(raw, kind, caps=caps)
     assert caught.value.status_hint == 413
+
+
+@pytest.mark.parametrize("names", ["entry_price,exit_price,exit_time", "Open_Rate,close_rate,close_date"])
+def test_a_list_of_trades_is_no_sample_of_features(tmp_path: Path, names: str) -> None:
+    """Each of its numbers would become a feature, and everything after it would be nonsense that looks well."""
+    (tmp_path / "list.csv").write_text(f"time,side,{names},pnl\n{T0},long,1,2,{T0 + 1},0.1\n", "utf-8")
+    with pytest.raises(OperatorError, match=r"these are trades .* belong to --trades"):
+        read_reference(tmp_path / "list.csv")
+    with pytest.raises(OperatorError, match="these are trades"):
+        read_features(tmp_path / "list.csv", model="m", symbol="s", timeframe="5m")
+    with pytest.raises(CallerError, match="these are trades"):
+        reference_from_bytes((tmp_path / "list.csv").read_bytes(), "text/csv")
 
 
 def test_an_unknown_content_type_is_the_callers_matter() -> None:
