@@ -1,8 +1,8 @@
 """Starts `regime serve` in children that need not import anything: a fork of this process, which has.
 
 Python, its libraries and the compiled kernels take seconds to load, and a thousand kills would be an hour of that.
-Reads a line for each service (`serve ARGUMENTS` or `serve-CONTROL ARGUMENTS`), prints `child PID`; `reap` waits for it and
-prints `ended STATUS`. What the service prints goes to the same standard output.
+Reads a line for each service (`serve ARGUMENTS`, `serve-CONTROL ARGUMENTS`), prints `child PID`; `reap` waits for it
+and prints `ended STATUS`. What the service prints goes to the same standard output.
 
 The negative controls exist here only, in a test's process; no setting of a user leads to them. `ack-early`: the service
 answers before anything is on disk. `no-sync`: its session with PostgreSQL does not wait for the server's disk.
