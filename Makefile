@@ -35,7 +35,7 @@ COVERAGE = --cov --cov-report=term
 
 .PHONY: help
 help: ## List what can be done (this is also what `make` alone does)
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # --- install -----------------------------------------------------------------------------------------------------
 
@@ -146,6 +146,24 @@ powercut: $(VENV)/.stamp-dev ## 10,000 simulated power cuts on the store, and tw
 torture: $(VENV)/.stamp-dev ## Kill the service 1,000 times while bots send events, and one that must lose some (KILLS=n)
 	$(PY) tests/torture/sigkill.py --kills $(or $(KILLS),1000) $(ARGS)
 	$(PY) tests/torture/sigkill.py --kills 30 --control ack-early
+
+.PHONY: torture-postgres
+torture-postgres: $(VENV)/.stamp-dev ## The same on a PostgreSQL store, whose server dies as well, and two that must lose
+	$(PY) tests/torture/sigkill.py --store postgres --kills $(or $(KILLS),200) $(ARGS)
+	$(PY) tests/torture/sigkill.py --store postgres --kills 30 --control ack-early
+	$(PY) tests/torture/sigkill.py --store postgres --kills 30 --control no-sync
+
+.PHONY: replay-million
+replay-million: $(VENV)/.stamp-dev ## A million events live, with restarts, and the same out of the log (EVENTS=n)
+	$(PY) tests/torture/million.py --events $(or $(EVENTS),1000000) $(ARGS)
+
+.PHONY: mutants
+mutants: $(VENV)/.stamp-dev ## Break the gate, the stores and the lease in small ways: do the tests see it? (SAMPLE=n each)
+	$(PY) tests/torture/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) $(ARGS)
+
+.PHONY: bench-start
+bench-start: $(VENV)/.stamp-dev ## From SIGKILL to the first word and the first right answer
+	$(PY) tests/bench/bench_start.py $(ARGS)
 
 .PHONY: faults
 faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of; prints what came of each

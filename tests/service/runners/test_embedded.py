@@ -514,7 +514,7 @@ def test_a_program_that_can_take_the_event_closes_the_letter_when_it_judges_the_
     version = runner._board.now.decisions[KEY].version
     runner.stop()
     # As an upgrade that mends the detector: snapshots of before are passed over, the log is judged anew.
-    monkeypatch.setattr("regime_service.runners.embedded._ENGINE_VERSION", 999)
+    monkeypatch.setattr("regime_service.runners.recovery._ENGINE_VERSION", 999)
     loaded = load("regime.detectors", f"{__name__}.Brittle")
     monkeypatch.setattr(loaded, "broken", False)
     mended = start(BRITTLE)
@@ -523,7 +523,7 @@ def test_a_program_that_can_take_the_event_closes_the_letter_when_it_judges_the_
     assert [one.how for one in mended._store.dead_letters(closed=True)] == ["program"]
     mended.stop()
     # And the other way round: a program that cannot take what another one could.
-    monkeypatch.setattr("regime_service.runners.embedded._ENGINE_VERSION", 1000)
+    monkeypatch.setattr("regime_service.runners.recovery._ENGINE_VERSION", 1000)
     monkeypatch.setattr(loaded, "broken", True)
     worse = start(BRITTLE)
     assert told(worse) == (TradingState.REDUCING, ["engine-error"])
