@@ -28,6 +28,7 @@ from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
 from regime_service.apart import reference_apart
+from regime_service.archive.filling import Archiver
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http import operations
@@ -90,6 +91,7 @@ class Service:
         self._cannot_start: str | None = None
         self.unreachable = False
         self._store: Any = None
+        self._archiver: Archiver | None = None
         self._events = 0
         self.size = StoreSize(0, 0, None)
         self.on_failure: Callable[[str], None] = lambda reason: None
@@ -131,6 +133,7 @@ class Service:
                 return
             runner.start()
             self._runner = runner
+            self._keep_archive()
             self.look_after_store()
         except OperatorError:
             raise
@@ -138,6 +141,12 @@ class Service:
             return  # It was told to stop meanwhile.
         except Exception as error:
             self._refuse(error)
+
+    def _keep_archive(self) -> None:
+        folder = self.settings.archive_folder()
+        if self.settings.archive.enabled and folder is not None:
+            self._archiver = Archiver(self.settings.store.where, folder, every_s=self.settings.archive.every_s)
+            self._archiver.start()
 
     def _rehearsed(self) -> bool:
         """Whether snapshots may be restored. Raises `RecoveryFailed` where this start would end as those before it."""
@@ -196,6 +205,8 @@ class Service:
     def stop(self) -> None:
         """Drain the queue, write a snapshot, close the store."""
         self.interrupt()
+        if self._archiver is not None:
+            self._archiver.stop()
         if self._runner is not None:
             self._runner.stop()
         elif self._store is not None:

@@ -143,6 +143,32 @@ def test_many_events_come_in_order(store: Store) -> None:
     assert store.last_seq() == 2345
 
 
+def test_the_time_of_writing_comes_with_an_event_that_is_asked_for_it(store: Store) -> None:
+    with group(store):
+        for number, event in enumerate(OF_EVERY_KIND):
+            assert offer(store, event, encode(event), 1_000 + number).seq == number + 1
+    found = list(store.logged())
+    assert [(seq, raw) for seq, _, raw in found] == list(store.events())
+    assert [at_ms for _, at_ms, _ in found] == [1_000 + number for number in range(len(OF_EVERY_KIND))]
+    assert [seq for seq, _, _ in store.logged(2, 4)] == [3, 4]
+
+
+def test_decisions_of_all_streams_come_in_the_order_they_were_made(store: Store) -> None:
+    made = [(1, decision(1)), (1, decision(1, key=OTHER)), (2, decision(2, key=OTHER)), (3, decision(2))]
+    for number, event in enumerate(OF_EVERY_KIND[:3], start=1):
+        with group(store):
+            offer(store, event, encode(event), 0)
+            for seq, each in made:
+                if seq == number:
+                    store.put_decision(seq, each)
+    found = list(store.served())
+    assert [(seq, each) for _, seq, each in found] == made
+    ids = [row for row, _, _ in found]
+    assert ids == sorted(set(ids))
+    assert [seq for _, seq, _ in store.served(ids[1])] == [2, 3]
+    assert list(store.served(ids[-1])) == []
+
+
 def test_events_may_be_appended_while_they_are_read(store: Store) -> None:
     put(store, *map(tick, range(3)))
     seen = []

@@ -8,10 +8,3 @@
 The archive is made of the store and can be made again from it at any time; the store is the truth. Nothing is ever
 unpickled, and a file is replaced in one step: a reader sees it whole, before or after.
 """
-
-from __future__ import annotations
-
-from regime_service.archive.folder import Archive
-from regime_service.archive.rows import Logged
-
-__all__ = ["Archive", "Logged"]

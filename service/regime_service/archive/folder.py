@@ -55,6 +55,8 @@ class State(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     version: int = VERSION
     epoch: str = ""
     last_seq: int = 0
+    last_decision: int = 0
+    """Row of the newest decision, in the store."""
     newest_ms: dict[str, int] = {}
     """Folder of observations -> newest `ts_ms` in it: an older one is late."""
 
@@ -72,8 +74,11 @@ class Archive:
 
     # --- writing ---
 
-    def append(self, events: Iterable[tuple[int, int, AnyEvent]], decisions: Iterable[tuple[int, Decision]]) -> int:
-        """Add events (number, when we wrote it, event), in the order of the log, and the decisions they made.
+    def append(
+        self, events: Iterable[tuple[int, int, AnyEvent]], decisions: Iterable[tuple[int, int, Decision]]
+    ) -> int:
+        """Add events (number, when we wrote it, event), in the order of the log, and the decisions they made (row,
+        number of the event, decision).
 
         Returns how many events were new. All of them are there afterwards, or none.
         """
@@ -94,10 +99,11 @@ class Archive:
             groups.setdefault((place, day_of(event_ms(row))), []).append(row)
             state.last_seq = seq
             count += 1
-        made: dict[tuple[str, str], list[tuple[int, Decision]]] = {}
-        for seq, decision in decisions:
+        made: dict[tuple[str, str], list[tuple[int, int, Decision]]] = {}
+        for row_id, seq, decision in decisions:
+            state.last_decision = row_id
             place = "/".join(("decisions", *map(folder_name, decision.key)))
-            made.setdefault((place, day_of(decision.as_of_ms)), []).append((seq, decision))
+            made.setdefault((place, day_of(decision.as_of_ms)), []).append((row_id, seq, decision))
         for (place, day), rows in groups.items():
             if isinstance(rows[0].event, Observation):
                 self._grow(place, rows)
@@ -135,7 +141,7 @@ class Archive:
             return
         wanted = observation_table([], [*known, *new]).schema
         for file in sorted((self.folder / place).glob("*.parquet")):
-            table = _read(file)
+            table = read_columns(file)
             self._write(file, pa.concat_tables([wanted.empty_table(), table], promote_options="default"))
 
     def _features(self, place: str) -> list[str]:
@@ -148,7 +154,7 @@ class Archive:
     def _merge(self, place: str, day: str, table: pa.Table) -> None:
         file = self.folder / place / f"{day}.parquet"
         if file.exists():
-            there = _read(file)
+            there = read_columns(file)
             there = there.filter(pa.compute.less_equal(there.column("seq"), self.state.last_seq))
             table = pa.concat_tables([there, table], promote_options="default")
         self._write(file, table)
@@ -224,13 +230,13 @@ class Archive:
                 yield _in_order(sorted(place.glob("*.parquet")))
 
     def decisions(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (number of the event, decision as bytes), ascending."""
+        """Yield (number of the event, decision as bytes), in the order they were made."""
         files = sorted(self.folder.glob("decisions/**/*.parquet"))
-        found: list[tuple[int, str]] = []
+        found: list[tuple[int, int, str]] = []
         for file in files:
-            table = _read(file, "seq", "decision")
-            found += zip(table.column("seq").to_pylist(), table.column("decision").to_pylist(), strict=True)
-        for seq, decision in sorted(found):
+            table = read_columns(file, "row", "seq", "decision")
+            found += zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
+        for _, seq, decision in sorted(found):
             if seq <= self.state.last_seq:
                 yield seq, decision.encode()
 
@@ -277,7 +283,7 @@ def _in_order(files: Sequence[Path]) -> Iterator[Logged]:
     """Yield the rows of a folder's files by number, with no more files open than overlap."""
     spans = []
     for file in files:
-        seqs = _read(file, "seq").column("seq").to_numpy()
+        seqs = read_columns(file, "seq").column("seq").to_numpy()
         if len(seqs):
             spans.append((int(seqs.min()), int(seqs.max()), file))
     spans.sort()
@@ -293,32 +299,35 @@ def _in_order(files: Sequence[Path]) -> Iterator[Logged]:
 
 
 def _rows(file: Path) -> Iterator[Logged]:
-    table = _read(file).sort_by("seq")
+    table = read_columns(file).sort_by("seq")
     yield from observations_of(table) if "parts" in table.column_names else events_of(table)
 
 
-def _read(file: Path, *columns: str) -> pa.Table:
+def read_columns(file: Path, *columns: str) -> pa.Table:
+    """Return a table of the archive, or some of its columns. Raises `CorruptionError`."""
     try:
         return pq.read_table(file, columns=list(columns) or None, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise CorruptionError(f"{file} cannot be read: {error}; move the archive away, it is made anew") from error
 
 
-def _decision_table(served: Sequence[tuple[int, Decision]]) -> pa.Table:
+def _decision_table(made: Sequence[tuple[int, int, Decision]]) -> pa.Table:
     """Decisions, one row each: what both sides were told, and the decision itself as JSON."""
+    served = [decision for _, _, decision in made]
     columns: dict[str, pa.Array] = {
-        "seq": pa.array([seq for seq, _ in served], pa.int64()),
-        "as_of_time_utc": pa.array([d.as_of_ms for _, d in served], pa.int64()).cast(UTC_MS),
-        "version": pa.array([d.version for _, d in served], pa.int64()),
-        **{n: pa.array([getattr(d, n) for _, d in served], pa.string()) for n in ("model", "symbol", "timeframe")},
+        "row": pa.array([row for row, _, _ in made], pa.int64()),
+        "seq": pa.array([seq for _, seq, _ in made], pa.int64()),
+        "as_of_time_utc": pa.array([d.as_of_ms for d in served], pa.int64()).cast(UTC_MS),
+        "version": pa.array([d.version for d in served], pa.int64()),
+        **{n: pa.array([getattr(d, n) for d in served], pa.string()) for n in ("model", "symbol", "timeframe")},
     }
     for side in ("long", "short"):
-        told = [getattr(d.sides, side) for _, d in served]
+        told = [getattr(d.sides, side) for d in served]
         columns[f"{side}_state"] = pa.array([str(each.state) for each in told], pa.string())
         for name in ("entry", "exit", "size_factor"):
             columns[f"{side}_{name}"] = pa.array([getattr(each, name) for each in told], pa.float64())
         columns[f"{side}_reasons"] = pa.array([",".join(r.code for r in each.reasons) for each in told], pa.string())
-    columns["decision"] = pa.array([decision_bytes(d).decode() for _, d in served], pa.string())
+    columns["decision"] = pa.array([decision_bytes(d).decode() for d in served], pa.string())
     return pa.table(columns)
 
 

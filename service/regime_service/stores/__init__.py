@@ -221,6 +221,17 @@ class Store(Protocol):
         """
         ...
 
+    def logged(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+        """As `events`, with the time of writing: number, `recorded_ms`, bytes."""
+        ...
+
+    def served(self, after_id: int = 0) -> Iterator[tuple[int, int, Decision]]:
+        """Yield decisions of all streams in the order they were made: row, number of the event, decision.
+
+        Those after row `after_id` (0: all), each checked as it is read; ends at what was committed when it got there.
+        """
+        ...
+
     def last_seq(self) -> int:
         """Return the number of the newest committed event, 0 for an empty log."""
         ...

@@ -359,6 +359,18 @@ class GroupedStore(ABC):
             for row in rows:
                 yield row[1], row[5]
 
+    def logged(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+        for rows in self._event_pages(after_seq, until_seq):
+            for row in rows:
+                yield row[1], row[2], row[5]
+
+    def served(self, after_id: int = 0) -> Iterator[tuple[int, int, Decision]]:
+        select = "SELECT sha, stream, version, seq, body, id FROM decisions WHERE id > ? ORDER BY id LIMIT ?"
+        last = after_id
+        while rows := self._read(select, last, _ROWS_AT_ONCE):
+            for *row, last in rows:
+                yield last, row[3], self._decision(tuple(row))
+
     def _event_pages(self, after_seq: int, until_seq: int | None) -> Iterator[list[Row]]:
         select = f"SELECT {EVENT_ROW} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
         until = _SEQ_MAX if until_seq is None else until_seq

@@ -16,8 +16,7 @@ from regime.errors import CorruptionError, OperatorError
 from regime.events import AnyEvent, Candle, Command, Equity, Observation, Recalibrated, Tick, Trade
 from regime.fleet import Fleet
 from regime.replay import replay
-from regime_service.archive import Archive
-from regime_service.archive.folder import EVERYTHING, day_of, folder_name, place_of
+from regime_service.archive.folder import EVERYTHING, Archive, day_of, folder_name, place_of
 
 DAY = 86_400_000
 START = 1_762_041_600_000
@@ -160,14 +159,14 @@ def test_decisions_stand_beside_the_events_that_made_them(tmp_path: Path) -> Non
     served = []
     for played in replay([obs(at) for at in (0, 1, 2, 300, 301)], fleet):
         log.append(played.event)
-        served += [(len(log), step.step.decision) for step in played.steps if step.step.changed]
+        served += [(len(log) * 10, len(log), step.step.decision) for step in played.steps if step.step.changed]
     archive = Archive(tmp_path)
-    archive.append(numbered(log)[:2], [d for d in served if d[0] <= 2])
-    archive.append(numbered(log)[2:], [d for d in served if d[0] > 2])
+    archive.append(numbered(log)[:2], [d for d in served if d[1] <= 2])
+    archive.append(numbered(log)[2:], [d for d in served if d[1] > 2])
     found = list(archive.decisions())
-    assert [seq for seq, _ in found] == [seq for seq, _ in served] and len(found) >= 3
+    assert [seq for seq, _ in found] == [seq for _, seq, _ in served] and len(found) >= 3
     table = pd.read_parquet(tmp_path / "decisions").sort_values("seq")
-    assert table["long_state"].tolist() == [str(d.sides.long.state) for _, d in served]
+    assert table["long_state"].tolist() == [str(d.sides.long.state) for _, _, d in served]
     assert "stale" in " ".join(table["long_reasons"])
 
 
