@@ -20,12 +20,13 @@ Nothing here runs per request but a few additions in `data_received`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from regime_service.http.problems import problem
+from regime_service.http.problems import KINDS, problem
 
 HEADER_BYTES_MAX = 64 * 1024
 REFUSED_BYTES_MAX = 8 * 1024 * 1024
@@ -51,6 +52,8 @@ class PatientProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with an end to its patience. Make one by `protocol`."""
 
     patience: ClassVar[Patience] = Patience()
+    refused: ClassVar[Callable[[str], None]] = staticmethod(lambda _kind: None)
+    """Told the kind of each refusal."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -143,13 +146,14 @@ class PatientProtocol(HttpToolsProtocol):
         return True
 
     def _refuse(self, status: int, detail: str) -> None:
+        self.refused(f"connection-{KINDS[status].slug}")
         self.transport.write(_answer(status, detail))
         self.transport.close()
 
 
-def protocol(patience: Patience) -> type[PatientProtocol]:
-    """Return the protocol class with that patience, for `uvicorn.Config(http=...)`."""
-    return type("PatientProtocol", (PatientProtocol,), {"patience": patience})
+def protocol(patience: Patience, refused: Callable[[str], None] = lambda _kind: None) -> type[PatientProtocol]:
+    """Return the protocol class with that patience, for `uvicorn.Config(http=...)`; `refused` counts refusals."""
+    return type("PatientProtocol", (PatientProtocol,), {"patience": patience, "refused": staticmethod(refused)})
 
 
 class PatientServer(uvicorn.Server):
@@ -167,8 +171,9 @@ class PatientServer(uvicorn.Server):
 def _answer(status: int, detail: str) -> bytes:
     response = problem(status, detail, headers={"Connection": "close"})
     lines = [f"HTTP/1.1 {status} {_PHRASES[status]}".encode()]
-    lines += [name + b": " + value for name, value in response.raw_headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
+    lines += [name + b": " + value for name, value in response.headers]
+    lines.append(b"content-length: %d" % len(response.body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + response.body
 
 
 _PHRASES = {
