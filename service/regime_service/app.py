@@ -390,7 +390,8 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     application = service.http()
     server = _Server(
         uvicorn.Config(
-            application, http=protocol(patience, service.traffic.refused), ws="none", log_config=None, log_level="error", access_log=False,
+            application, http=protocol(patience, at_once=application.at_once, refused=service.traffic.refused),
+            ws="none", log_config=None, log_level="error", access_log=False,
             lifespan="off", server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=10,
         )

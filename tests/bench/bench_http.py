@@ -131,7 +131,7 @@ def serve(kind: str, keys: Path) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     app: Any = bare if kind == "bare" else door(keys)
-    http: Any = "httptools" if kind == "bare" else protocol(Patience(connections_max=2000))
+    http: Any = "httptools" if kind == "bare" else protocol(Patience(connections_max=2000), at_once=app.at_once)
     config = uvicorn.Config(
         app, http=http, ws="none", log_config=None, log_level="error", access_log=False, lifespan="off",
         server_header=False, date_header=False, timeout_keep_alive=75,

@@ -15,9 +15,13 @@ from msgspec import UNSET
 
 from regime.decision import Decision
 from regime.events import StreamKey
+from regime_service.http.exchange import Header
 from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
-from regime_service.http.schema import StreamThresholds
+from regime_service.http.schema import JSON, StreamThresholds
 from regime_service.ports import Ports
+
+
+JSON_TYPE: Header = (b"content-type", JSON.encode())
 
 
 class Spelled(NamedTuple):
@@ -31,6 +35,8 @@ class Spelled(NamedTuple):
     """Changes with everything a bot acts on."""
     etag: bytes
     """Weak, of this stream alone."""
+    headers: tuple[Header, ...]
+    """Of an answer that holds this stream alone."""
 
 
 class Answers:
@@ -49,7 +55,8 @@ class Answers:
         runs_down = bool(forced_sides(decision))
         polled = None if runs_down else msgspec.json.encode(to_thresholds(decision, epoch, POLLED_MS))
         token = "\0".join((*key, str(decision.version), decision.mode, decision.reference_id or "", decision.policy_id))
-        made = Spelled(decision, epoch, polled, token, etag(epoch, [token], ()))
+        tag = etag(epoch, [token], ())
+        made = Spelled(decision, epoch, polled, token, tag, (JSON_TYPE, (b"etag", tag)))
         self._spelled[key] = made
         return made
 
@@ -95,4 +102,4 @@ def etag(epoch: str, tokens: Iterable[str], unknown: Iterable[str]) -> bytes:
     return b'W/"%b"' % hashlib.sha256(text.encode()).hexdigest()[:32].encode()
 
 
-__all__ = ["Answers", "Spelled", "etag", "to_thresholds"]
+__all__ = ["JSON_TYPE", "Answers", "Spelled", "etag", "to_thresholds"]

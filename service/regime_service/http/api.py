@@ -27,12 +27,12 @@ from regime.errors import CallerError, FieldError, Unavailable
 from regime.events import AnyEvent, Candle, Command, Equity, Event, Observation, Recalibrated, StreamKey, Trade
 from regime.reference import Reference
 from regime_service.http import docs, problems, schema
-from regime_service.http.answers import Answers, etag, to_thresholds
+from regime_service.http.answers import JSON_TYPE, Answers, etag, to_thresholds
 from regime_service.http.auth import Door, needed
-from regime_service.http.exchange import Receive, Request, Response, Scope, Send, Streaming
+from regime_service.http.exchange import Header, Receive, Request, Response, Scope, Send
 from regime_service.http.gate import Gate
 from regime_service.http.limits import Caps, Limiter
-from regime_service.http.routes import Handler, Routes
+from regime_service.http.routes import Answer, Handler, Routes
 from regime_service.http.schema import (
     JSON,
     MILLIS,
@@ -139,6 +139,10 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         await self._gate(scope, receive, send)
+
+    def at_once(self, scope: Scope) -> tuple[Response, tuple[Header, ...]] | None:
+        """Answer a request that waits for nothing; see `Gate.at_once`."""
+        return self._gate.at_once(scope)
 
     def openapi(self) -> dict[str, Any]:
         """Return the document of all routes that were added."""
@@ -338,23 +342,24 @@ class _Api:
 
     def get_thresholds(self, request: Request) -> Response:
         asked = self._asked.get(request.query) or self._read_asked(request.query)
-        board, spell = self._ports.board.now.decisions, self._answers.spelled
-        unknown: list[str] = []
-        if asked.alone is not None:
-            found = [spell(asked.alone, self._known(board, asked.alone))]
-            tag = found[0].etag
+        board, answers = self._ports.board.now.decisions, self._answers
+        unknown = b"[]"
+        if (alone := asked.alone) is not None:
+            one = answers.spelled(alone, board.get(alone) or self._known(board, alone))
+            found, headers, tag = (one,), one.headers, one.etag
+            told = one.polled or answers.polled(one)
         else:
-            found = [spell(key, board[key]) for key in asked.keys if key in board]
-            unknown = [key.symbol for key in asked.keys if key not in board]
-            tag = etag(self._ports.epoch(), [one.token for one in found], unknown)
+            found = tuple(answers.spelled(key, board[key]) for key in asked.keys if key in board)
+            missing = [key.symbol for key in asked.keys if key not in board]
+            tag = etag(self._ports.epoch(), [one.token for one in found], missing)
+            headers = (JSON_TYPE, (b"etag", tag))
+            told, unknown = b",".join([answers.polled(one) for one in found]), msgspec.json.encode(missing)
         if request.has(b"if-none-match") and _matches(request, tag):
             # One header renews all of them, so it says the shortest.
-            valid_for_ms = self._answers.shortest_lease(found)
-            return Response(status=304, headers=((b"etag", tag), (b"regime-valid-for-ms", b"%d" % valid_for_ms)))
-        answers = b",".join([self._answers.polled(one) for one in found])
-        names = msgspec.json.encode(unknown) if unknown else b"[]"
-        body = b'{"server_time_ms":%d,"thresholds":[%b],"unknown":%b}' % (self._ports.now_ms(), answers, names)
-        return Response(body, headers=(_JSON_TYPE, (b"etag", tag)))
+            valid_for_ms = answers.shortest_lease(found)
+            return Response(b"", 304, ((b"etag", tag), (b"regime-valid-for-ms", b"%d" % valid_for_ms)))
+        now_ms = self._ports.now_ms()
+        return Response(b'{"server_time_ms":%d,"thresholds":[%b],"unknown":%b}' % (now_ms, told, unknown), 200, headers)
 
     def _read_asked(self, raw: bytes) -> _Asked:
         """Read the query of a poll, and remember it: a bot asks the same again and again."""
@@ -368,7 +373,7 @@ class _Api:
             self._asked[raw] = asked
         return asked
 
-    def get_stream(self, request: Request) -> Streaming:
+    async def get_stream(self, request: Request) -> Answer:
         query = Query(request.query, _FILTERS, strict=False)
         symbols = query.maybe("symbol")
         wanted = Wanted(
@@ -517,7 +522,7 @@ class _Api:
 
 def _media_type(request: Request, taken: Sequence[str], synonyms: Mapping[str, str] | None = None) -> str:
     """Return the media type of the body. Raises 415 for one that is not taken, for none, and for a compressed body."""
-    if request.only(b"content-type") == _JSON_TYPE[1] and JSON in taken and not request.has(b"content-encoding"):
+    if request.only(b"content-type") == JSON_TYPE[1] and JSON in taken and not request.has(b"content-encoding"):
         return JSON
     values = request.values(b"content-type")
     media, _, parameters = (values[0] if len(values) == 1 else "").partition(";")
@@ -608,11 +613,8 @@ def _unknown(key: StreamKey) -> CallerError:
 # --- writing answers ------------------------------------------------------------------------------------------------
 
 
-_JSON_TYPE = (b"content-type", JSON.encode())
-
-
 def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), headers=(_JSON_TYPE,))
+    return Response(msgspec.json.encode(body), headers=(JSON_TYPE,))
 
 
 def _matches(request: Request, tag: bytes) -> bool:

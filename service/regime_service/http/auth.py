@@ -80,9 +80,10 @@ class Door:
         key, refusal = self._of(ring, request)
         if key is None:
             client = (request.scope.get("client") or ("",))[0]
-            return self._wait(self._wrong, neighbourhood(client), "address") or refusal
-        if self._requests is not None and (wait := self._wait(self._requests, key.id, f"key {key.id}")) is not None:
-            return wait
+            wait_s = self._wrong.wait_s(neighbourhood(client))
+            return _too_often("address", wait_s, " without a right key") if wait_s else refusal
+        if self._requests is not None and (wait_s := self._requests.wait_s(key.id)):
+            return _too_often(f"key {key.id}", wait_s)
         if not key.allows(wanted):
             has = ", ".join(key.scopes)
             return problem(
@@ -136,24 +137,23 @@ class Door:
             return None, _no_key(f"The key {key.id} was revoked at {key.revoked}. {_HOW}.", wrong=True)
         return key, None
 
-    def _wait(self, limiter: Limiter, who: str, called: str) -> Response | None:
-        wait_s = limiter.wait_s(who)
-        if not wait_s:
-            return None
-        return problem(
-            429,
-            f"This {called} asks too often{' without a right key' if limiter is self._wrong else ''}. Nothing was "
-            "stored; the answer that is held stays good until its lease is over. Ask again after Retry-After seconds, "
-            "for many symbols at once (symbol=A,B,C), and send candles in batches. The limit of a key is "
-            "`requests_per_s` in the configuration.",
-            headers={"Retry-After": str(math.ceil(wait_s))},
-        )
+
+def _too_often(called: str, wait_s: float, how: str = "") -> Response:
+    return problem(
+        429,
+        f"This {called} asks too often{how}. Nothing was stored; the answer that is held stays good until its lease is "
+        "over. Ask again after Retry-After seconds, for many symbols at once (symbol=A,B,C), and send candles in "
+        "batches. The limit of a key is `requests_per_s` in the configuration.",
+        headers={"Retry-After": str(math.ceil(wait_s))},
+    )
 
 
 def _bearer(request: Request) -> str | None:
     value = request.only(b"authorization")
     if value is None:
         return None
+    if value[:11] == b"Bearer rgk_" and b" " not in value[7:]:
+        return value[7:].decode("latin-1")
     scheme, _, token = value.decode("latin-1").strip().partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 

@@ -25,38 +25,45 @@ class Send(Protocol):
     async def __call__(self, message: Message, /) -> None: ...
 
 
+_NOTHING: Mapping[Any, Any] = {}
+
+
 class ClientGone(Exception):
     """Whoever asked hung up before the request was complete: there is nobody to answer."""
 
 
 class Request:
-    """One request. `path_params` are the parts of the path that a route names, `key_id` the key it bore."""
+    """One request.
 
-    __slots__ = ("_alone", "_receive", "count", "key_id", "method", "path", "path_params", "query", "scope")
+    `plain` are its headers where none stands twice, else nothing. `path_params` are the parts of the path that a route
+    names, `route` is that route (a label), `key_id` the key it bore.
+    """
+
+    __slots__ = ("_receive", "count", "key_id", "method", "path", "path_params", "plain", "query", "route", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
-        self.path_params: Mapping[str, str] = {}
+        self.path_params: Mapping[str, str] = _NOTHING
         self.key_id: str | None = None
         self.count: Callable[[int], None] = _uncounted
         """Told how many bytes of the body came, before they are kept; raises where they are too many."""
+        self.route = "none"
         self._receive = receive
-        # None where a header stands twice: then every look at one goes through the list.
-        self._alone: dict[bytes, bytes] | None = dict(scope["headers"])
-        if len(self._alone) != len(scope["headers"]):
-            self._alone = None
+        headers: list[Header] = scope["headers"]
+        plain = dict(headers)
+        self.plain: Mapping[bytes, bytes] = plain if len(plain) == len(headers) else _NOTHING
 
     def has(self, name: bytes) -> bool:
         """Whether there is such a header."""
-        return name in self._alone if self._alone is not None else bool(self.values(name))
+        return name in self.plain or (not self.plain and bool(self.values(name)))
 
     def only(self, name: bytes) -> bytes | None:
         """Return the header as it came; None where there is none, or more than one."""
-        if self._alone is not None:
-            return self._alone.get(name)
+        if self.plain:
+            return self.plain.get(name)
         values = [value for found, value in self.scope["headers"] if found == name]
         return values[0] if len(values) == 1 else None
 
@@ -98,7 +105,7 @@ class Response:
     __slots__ = ("body", "headers", "kind", "status")
 
     def __init__(
-        self, body: bytes = b"", *, status: int = 200, headers: tuple[Header, ...] = (), kind: str = ""
+        self, body: bytes = b"", status: int = 200, headers: tuple[Header, ...] = (), *, kind: str = ""
     ) -> None:
         self.body = body
         self.status = status

@@ -26,16 +26,16 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import NamedTuple
 
 from regime.errors import CallerError, RegimeError, Unavailable
 from regime_service.http.auth import Door
-from regime_service.http.exchange import ClientGone, Header, Receive, Request, Response, Scope, Send, Streaming
+from regime_service.http.exchange import ClientGone, Header, Message, Receive, Request, Response, Scope, Send
 from regime_service.http.problems import of_error, problem
 from regime_service.http.reply import reply
-from regime_service.http.routes import Routes
+from regime_service.http.routes import Answer, Routes
 from regime_service.keys import redact
 from regime_service.ports import Traffic, Uncounted
 
@@ -56,6 +56,8 @@ _PAGE_HEADERS: tuple[Header, ...] = (
     (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
 )  # fmt: skip
 _BODILESS = frozenset({"GET", "HEAD"})
+_TO_BE_CHECKED = frozenset({b"origin", b"sec-fetch-site", b"content-length"})
+_NOT_AT_ONCE = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"content-length", b"transfer-encoding"})
 _HOSTS_KNOWN_MAX = 64
 """Host headers remembered as ours, so that they need not be read again."""
 BODIES_BYTES_MAX = 48 * 1024 * 1024
@@ -143,42 +145,71 @@ class Gate:
         if scope["type"] != "http":
             await _lifespan(receive, send)
             return
-        begun_s = perf_counter()
         request = Request(scope, receive)
-        held = _Held()
-        label = "refused"
-        answer: Response | Streaming
+        begun_s = perf_counter()
+        answer = self._begin(request)
+        if not isinstance(answer, Response):
+            held = _Held()
+            if request.method not in _BODILESS:
+                request.count = self._counter(request, held)
+            try:
+                answer = await answer
+            except ClientGone:
+                return  # Nobody is there to be answered.
+            except Exception as error:
+                answer = _of_exception(request, error)
+            finally:
+                self._held_bytes -= held.bytes
+        headers = self._counted(request, answer, perf_counter() - begun_s)
+        if isinstance(answer, Response):
+            await reply(send, answer, headers)
+        else:
+            await answer.run(send, headers)
+
+    def at_once(self, scope: Scope) -> tuple[Response, tuple[Header, ...]] | None:
+        """Answer a request that waits for nothing, with the headers that go with the answer; None for any other.
+
+        The same as a call, without a task, for a server that can write an answer by itself. Left to the call is what
+        has a body, and what came through a proxy: there the server must find out first who asks.
+        """
+        if scope["method"] != "GET" or scope["path"] not in self._routes.immediate:
+            return None
+        request = Request(scope, _no_body)
+        if not request.plain or not _NOT_AT_ONCE.isdisjoint(request.plain):
+            return None
+        begun_s = perf_counter()
+        answer = self._begin(request)
+        if not isinstance(answer, Response):
+            raise TypeError(f"{request.path} waits")
+        return answer, self._counted(request, answer, perf_counter() - begun_s)
+
+    def _begin(self, request: Request) -> Response | Awaitable[Answer]:
+        """Return the answer, or what is to be waited for. Raises nothing."""
         try:
             refusal = self._refusal(request)
             if refusal is not None:
-                answer = refusal
-            else:
-                label = "none"
-                route, request.path_params = self._routes.find(request.method, request.path)
-                label = route.path
-                if request.method not in _BODILESS:
-                    request.count = self._counter(request, held)
-                found = route.handler(request)
-                answer = await found if route.waits else found  # type: ignore[assignment, misc]
-        except ClientGone:
-            return  # Nobody is there to be answered.
-        except RegimeError as error:
-            answer = of_error(error)
+                return refusal
+            route, request.path_params = self._routes.find(request.method, request.path)
+            request.route = route.path
+            return route.handler(request)
         except Exception as error:
-            answer = _unforeseen(request, error)
-        finally:
-            self._held_bytes -= held.bytes
-        headers = _ANSWER_HEADERS if _is_api(request.path) else _page_headers(answer)
+            return _of_exception(request, error)
+
+    def _counted(self, request: Request, answer: Answer, seconds: float) -> tuple[Header, ...]:
+        """Count an answer, and return the headers that it is given here."""
         if not isinstance(answer, Response):
-            self._traffic.answered(label, 200, perf_counter() - begun_s)
-            await answer.run(send, headers)
-            return
-        self._traffic.answered(label, answer.status, perf_counter() - begun_s)
+            self._traffic.answered(request.route, 200, seconds)
+            return _ANSWER_HEADERS
+        self._traffic.answered(request.route, answer.status, seconds)
         if answer.kind:
             self._traffic.refused(answer.kind)
-        await reply(send, answer, headers)
+        return _ANSWER_HEADERS if _is_api(request.path) else _page_headers(answer)
 
     def _refusal(self, request: Request) -> Response | None:
+        plain = request.plain
+        if plain and plain.get(b"host") in self._known_hosts and _TO_BE_CHECKED.isdisjoint(plain):
+            # Nearly every request: a host that was looked at before, no browser, no body.
+            return self._door.check(request) or self._check_ready(request)
         return (
             self._check_host(request)
             or self._check_origin(request)
@@ -288,6 +319,10 @@ class _Held:
         self.bytes = self.received = 0
 
 
+async def _no_body() -> Message:
+    raise ClientGone
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
     """A server that announces its start and stop is told that both are well."""
     while (kind := (await receive())["type"]).startswith("lifespan."):
@@ -296,9 +331,9 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def _page_headers(answer: Response | Streaming) -> tuple[Header, ...]:
+def _page_headers(answer: Response) -> tuple[Header, ...]:
     """The headers of an answer that a browser may show, but for those that it brings itself."""
-    own = dict(answer.headers) if isinstance(answer, Response) else {}
+    own = dict(answer.headers)
     html = own.get(b"content-type", b"").startswith(b"text/html")
     policy = (b"content-security-policy", (PAGE_POLICY if html else _NO_POLICY).encode())
     return tuple(header for header in (*_PAGE_HEADERS, policy) if header[0] not in own)
@@ -318,7 +353,9 @@ def _too_large(limit: int) -> CallerError:
     )
 
 
-def _unforeseen(request: Request, error: Exception) -> Response:
+def _of_exception(request: Request, error: Exception) -> Response:
+    if isinstance(error, RegimeError):
+        return of_error(error)
     incident = secrets.token_hex(4)
     # Where and of what kind, never its text: that may repeat what was sent, or a key.
     where = "".join(traceback.format_tb(error.__traceback__))

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from regime_service.http.exchange import Header, Response, Send
+from regime_service.http.exchange import Header, Receive, Response, Scope, Send
 
 
 async def reply(send: Send, answer: Response, headers: tuple[Header, ...]) -> None:
     """Send `answer` with `headers` beside its own. Header values are ours: nothing from outside may stand in one."""
     cycle = getattr(send, "__self__", None)
-    if type(cycle) is RequestResponseCycle and _written(cycle, answer, headers):
+    if type(cycle) is RequestResponseCycle and write(cycle, answer, headers):
         return
     own = [*answer.headers, *headers]
     if answer.status != 304:
@@ -25,8 +25,18 @@ async def reply(send: Send, answer: Response, headers: tuple[Header, ...]) -> No
     await send({"type": "http.response.body", "body": answer.body})
 
 
-def _written(cycle: RequestResponseCycle, answer: Response, headers: tuple[Header, ...]) -> bool:
-    """Write the answer as `cycle` would; False where it has to do that itself."""
+class Told:
+    """An application that gives one answer which is known already."""
+
+    def __init__(self, answer: Response, headers: tuple[Header, ...]) -> None:
+        self._answer, self._headers = answer, headers
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await reply(send, self._answer, self._headers)
+
+
+def write(cycle: RequestResponseCycle, answer: Response, headers: tuple[Header, ...]) -> bool:
+    """Write the answer as `cycle` would; False, and nothing written, where it has to do that itself."""
     if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
         return False
     parts = [STATUS_LINE[answer.status]]
@@ -51,4 +61,4 @@ def _written(cycle: RequestResponseCycle, answer: Response, headers: tuple[Heade
     return True
 
 
-__all__ = ["reply"]
+__all__ = ["Told", "reply", "write"]

@@ -14,7 +14,8 @@ from regime.errors import CallerError
 from regime_service.http.exchange import Request, Response, Streaming
 
 Answer = Response | Streaming
-Handler = Callable[[Request], Answer | Awaitable[Answer]]
+Handler = Callable[[Request], Response | Awaitable[Answer]]
+"""A coroutine, or a plain function where nothing is waited for."""
 
 _BRACES = re.compile(r"\{(\w+)(:path)?\}")
 
@@ -28,10 +29,9 @@ class NotAllowed(CallerError):
 
 
 class Route(NamedTuple):
-    """One call. `waits` says whether the handler is a coroutine; one that waits for nothing is a plain function."""
+    """One call."""
 
     handler: Handler
-    waits: bool
     path: str
     """As the document names it; a label, too: there are only so many."""
 
@@ -49,6 +49,8 @@ class Routes:
 
     def __init__(self, *, title: str, version: str, summary: str) -> None:
         self._info = {"title": title, "summary": summary, "version": version}
+        self.immediate: frozenset[str] = frozenset()
+        """Addresses whose GET waits for nothing."""
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
         self._documents: dict[str, dict[str, dict[str, Any]]] = {}
@@ -66,9 +68,11 @@ class Routes:
     ) -> None:
         """Add a call. Without an `operation` (an OpenAPI operation object) it stands in no document."""
         shown = _BRACES.sub(r"{\1}", path)
-        route = Route(handler, inspect.iscoroutinefunction(handler), shown)
-        if shown == path and "{" not in path:
+        route = Route(handler, shown)
+        if "{" not in path:
             self._exact.setdefault(path, {})[method] = route
+            if method == "GET" and not inspect.iscoroutinefunction(handler):
+                self.immediate |= {path}
         else:
             pattern = re.compile(_pattern(path))
             known = next((methods for known, methods in self._patterns if known == pattern), None)
