@@ -210,8 +210,7 @@ class _Api:
         self, request: Request, kind: type[Observation | Trade | Equity | Candle], *, ndjson: bool = False
     ) -> Response:
         media = _media_type(request, (JSON, NDJSON) if ndjson else (JSON,))
-        query = Query(request.query, [_ON_CONFLICT], strict=True)
-        keep = query.text("on_conflict") == "keep"
+        keep = bool(request.query) and Query(request.query, [_ON_CONFLICT], strict=True).text("on_conflict") == "keep"
         raw = await request.body()
         events = await _parsed(raw, kind, ndjson=media == NDJSON)
         single = media == JSON and not _is_array(raw)

@@ -73,21 +73,32 @@ class Request:
 
     async def body(self) -> bytes:
         """Return the whole body. Raises `ClientGone`, and what `count` raises."""
-        chunks = [chunk async for chunk in self.chunks()]
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        first, more = await self._chunk()
+        if not more:
+            return first
+        chunks = [first]
+        while more:
+            chunk, more = await self._chunk()
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes, no piece of it empty."""
         more = True
         while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunk: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
+            chunk, more = await self._chunk()
             if chunk:
-                self.count(len(chunk))
                 yield chunk
+
+    async def _chunk(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether there is more of it."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        if chunk:
+            self.count(len(chunk))
+        return chunk, message.get("more_body", False)
 
     async def gone(self) -> None:
         """Return when whoever asked has hung up, or the answer is complete."""
