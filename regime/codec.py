@@ -147,7 +147,6 @@ def _check_features(features: dict[str, float | None]) -> Iterator[FieldError]:
                 f"features.{name[:40]!r}", f"a feature name has 1 to {LABEL_LENGTH_MAX} characters, none of control"
             )
 
-
     if not faulty:
         if len(_FINE_NAMES) + len(features) > FINE_NAMES_MAX:
             _FINE_NAMES.clear()
