@@ -31,6 +31,7 @@ class Reader:
         self.text = ""
         self.takes = asyncio.Event()
         self.takes.set()
+        self.on_text: Callable[[str], Any] | None = None
         self._gone = asyncio.Event()
         self._service = service
         scope = {
@@ -51,6 +52,8 @@ class Reader:
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             self.text += message["body"].decode()
+            if self.on_text is not None:
+                await self.on_text(message["body"].decode())
             self.ended = not message.get("more_body", False)
 
     async def hang_up(self) -> None:
@@ -324,6 +327,50 @@ def test_no_lease_renews_what_was_overtaken(two: Any, quick: None, monkeypatch: 
     async def override_answer(service: Any, name: str) -> int:
         await override(service, symbol=A, id=name, reason=name, state="REDUCING")
         return int(service.board.now.decisions[next(iter(service.fleet))].version)
+
+    run(two, story)
+
+
+def test_the_board_is_looked_at_before_a_lease_even_if_nobody_was_woken(
+    two: Any, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer posts, and the lease is due before the loop has come round to what the writer said."""
+    monkeypatch.setattr(stream, "LEASE_S", 0.0)
+
+    async def story() -> None:
+        reader = await Reader(two).leased()
+        two.app._push._loop = None
+        said = len(reader.events)
+        await override(two, symbol=A)
+        await reader.until(lambda r: len(r.pushed) == 3)
+        await reader.leased(5)
+        version = two.board.now.decisions[next(iter(two.fleet))].version
+        after = reader.events[said:]
+        at = next(i for i, e in enumerate(after) if e.name == "thresholds")
+        assert after[at].data["version"] == version
+        assert at <= 1, "a lease renewed what had been overtaken before it"
+        await reader.hang_up()
+
+    run(two, story)
+
+
+def test_what_changes_while_a_batch_is_under_way_is_sent_once(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 1)
+
+    async def story() -> None:
+        reader = Reader(two)
+
+        async def change(text: str) -> None:
+            if f'"symbol":"{A}"' in text:
+                reader.on_text = None
+                await override(two, symbol=B)
+                two.app._push.look()
+
+        reader.on_text = change
+        await reader.leased()
+        newest = {d.symbol: d.version for d in two.board.now.decisions.values()}
+        assert reader.pushed == [(A, newest[A]), (B, newest[B])]
+        await reader.hang_up()
 
     run(two, story)
 
