@@ -107,7 +107,7 @@ class Counters:
 
 
 class Traffic:
-    """What the HTTP door counts. Written by the event loop's thread only, read by any: no lock is taken for a request."""
+    """What the HTTP door counts. Written by the event loop's thread only, read by any: a request takes no lock."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, int], int] = {}

@@ -108,8 +108,8 @@ def door(keys: Path) -> Any:
         config=config, board=board, ingest=ingest, epoch=lambda: "01K94RZZZZZZZZZZZZZZZZZZZZ",
         decisions=lambda *_: [], explain=lambda _: {}, has_model=lambda _: True, overrides=dict,
         now_ms=lambda: int(time.time() * 1000), event_now_ms=lambda _: 0, metrics=lambda: b"",
-        health=lambda: Health(True, "", 0, 1024), fault=lambda: None, hosts=frozenset({"127.0.0.1"}), keys=KeyRing(keys),
-        requests_per_s=1e6, requests_burst=1_000_000,
+        health=lambda: Health(True, "", 0, 1024), fault=lambda: None, hosts=frozenset({"127.0.0.1"}),
+        keys=KeyRing(keys), requests_per_s=1e6, requests_burst=1_000_000,
     )  # fmt: skip
     return create_app(ports, lambda *_: 1 / 0)  # type: ignore[arg-type,return-value]
 
@@ -146,9 +146,8 @@ class Server:
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
         self.began_s = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, cwd=folder, preexec_fn=_on_core(0)
-        )
+        self.process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, cwd=folder)
+        os.sched_setaffinity(self.process.pid, {0})
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if "http://" not in line:
@@ -170,13 +169,6 @@ class Server:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
-
-
-def _on_core(core: int) -> Callable[[], None]:
-    def pin() -> None:
-        os.sched_setaffinity(0, {core % (os.cpu_count() or 1)})
-
-    return pin
 
 
 @contextlib.contextmanager
@@ -360,7 +352,7 @@ def main() -> None:
     if chosen.serve:
         serve(chosen.serve, chosen.keys)
         return
-    _on_core(1)()
+    os.sched_setaffinity(0, {1 % (os.cpu_count() or 1)})
     print(f"uvicorn {importlib.metadata.version('uvicorn')}, {FEATURES} features, {os.cpu_count()} cores")
     for part in chosen.only.split(","):
         with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,6 @@ from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
 from regime_service.http.schema import JSON, StreamThresholds
 from regime_service.ports import Ports
 
-
 JSON_TYPE: Header = (b"content-type", JSON.encode())
 
 

@@ -44,7 +44,6 @@ from regime_service.http.schema import (
     PeakReset,
     Query,
     ReferenceAnswer,
-    ThresholdsAnswer,
 )
 from regime_service.http.stream import Push, Wanted
 from regime_service.ports import Ports, Receipt
@@ -345,10 +344,10 @@ class _Api:
         unknown = b"[]"
         if (alone := asked.alone) is not None:
             one = answers.spelled(alone, board.get(alone) or self._known(board, alone))
-            found, headers, tag = (one,), one.headers, one.etag
+            found, headers, tag = [one], one.headers, one.etag
             told = one.polled or answers.polled(one)
         else:
-            found = tuple(answers.spelled(key, board[key]) for key in asked.keys if key in board)
+            found = [answers.spelled(key, board[key]) for key in asked.keys if key in board]
             missing = [key.symbol for key in asked.keys if key not in board]
             tag = etag(self._ports.epoch(), [one.token for one in found], missing)
             headers = (JSON_TYPE, (b"etag", tag))
@@ -642,15 +641,16 @@ _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 _STREAM_TEXT = (
     "Have the answers pushed as they change (server-sent events)\n`thresholds`: one stream's answer, the newest; first "
-    "those that stand, then each that changes, by the same measure as the ETag. Versions that were overtaken before they "
-    "could be sent are left out: /v1/decisions has them all. `lease` (every 15 s): every answer that came over this "
-    "stream still stands and is good for another `valid_for_ms`; nothing else renews. `closing`: why the service ends "
-    "the stream. A line beginning with a colon says that the line is alive. Count a lease on your own monotonic clock "
-    "from the start of the request plus `elapsed_ms` of the event, so that an event which waited in a buffer is not taken "
-    "for a fresh one. Each event has an `id`: who comes back with the last one as `Last-Event-ID` gets what changed "
-    "meanwhile; an id that is not known any more (another filter, a service that was restarted, anything else) brings "
-    "all that stands. A reader that does not read is cut off. Streams that come into being later are sent too, and a "
-    "filter that matches none is no error: `lease` says how many there are. Polling stays the contract; this is faster."
+    "those that stand, then each that changes, by the same measure as the ETag. Versions that were overtaken before "
+    "they could be sent are left out: /v1/decisions has them all. `lease` (every 15 s): every answer that came over "
+    "this stream still stands and is good for another `valid_for_ms`; nothing else renews. `closing`: why the service "
+    "ends the stream. A line beginning with a colon says that the line is alive. Count a lease on your own monotonic "
+    "clock from the start of the request plus `elapsed_ms` of the event, so that an event which waited in a buffer is "
+    "not taken for a fresh one. Each event has an `id`: who comes back with the last one as `Last-Event-ID` gets what "
+    "changed meanwhile; an id that is not known any more (another filter, a service that was restarted, anything else) "
+    "brings all that stands. A reader that does not read is cut off. Streams that come into being later are sent too, "
+    "and a filter that matches none is no error: `lease` says how many there are. Polling stays the contract; this is "
+    "faster."
 )
 
 

@@ -11,6 +11,7 @@ use up what another key has. Where there are no keys nobody is told to wait.
 from __future__ import annotations
 
 import math
+
 from regime_service.http.exchange import Request, Response
 from regime_service.http.limits import WRONG_BURST, WRONG_PER_S, Limiter, neighbourhood
 from regime_service.http.problems import problem

@@ -20,6 +20,7 @@ Nothing here runs per request but a few additions in `data_received`.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -37,6 +38,8 @@ PIPELINE_MAX = 32
 """Requests that one connection may send ahead of their answers."""
 RATE_BYTES_MIN = 16 * 1024
 """A second buys so many bytes of a body or an answer."""
+FAREWELL_S = 1.0
+"""How long a reader may read nothing of what is left for it when the server stops."""
 SWEEP_TICKS = 10
 """uvicorn's ticks (0.1 s) between two looks at all connections."""
 
@@ -59,10 +62,15 @@ class PatientProtocol(HttpToolsProtocol):
     patience: ClassVar[Patience] = Patience()
     rests: bool
     """Whether the last request was answered and nothing of another has come."""
-    at_once: ClassVar[AtOnce] = staticmethod(lambda _scope: None)
-    """Answers what waits for nothing; None for the rest, which gets a task."""
-    refused: ClassVar[Callable[[str], None]] = staticmethod(lambda _kind: None)
-    """Told the kind of each refusal."""
+
+    @staticmethod
+    def at_once(_scope: Scope) -> tuple[Response, tuple[Header, ...]] | None:
+        """Answer what waits for nothing; None for the rest, which gets a task."""
+        return None
+
+    @staticmethod
+    def refused(_kind: str) -> None:
+        """Told the kind of each refusal."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -103,7 +111,8 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._answered_at_once < PIPELINE_MAX and app is self.app:
-            told = self.at_once(cycle.scope)
+            scope: Any = cycle.scope
+            told = self.at_once(scope)
             if told is not None:
                 self._answered_at_once += 1
                 if write(cycle, *told):
@@ -205,6 +214,28 @@ class PatientServer(uvicorn.Server):
                 if isinstance(connection, PatientProtocol):
                     connection.look(now_s)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, but nobody waits for a reader who has stopped reading."""
+        cutting = asyncio.create_task(self._cut_off())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    async def _cut_off(self) -> None:
+        """End connections whose unread answer has not become shorter for a while."""
+        before: dict[object, int] = {}
+        while True:
+            await asyncio.sleep(FAREWELL_S)
+            unread: dict[object, int] = {
+                connection: connection.transport.get_write_buffer_size()
+                for connection in list(self.server_state.connections)
+            }
+            for connection in list(self.server_state.connections):
+                if 0 < before.get(connection, 0) <= unread.get(connection, 0):
+                    connection.transport.abort()
+            before = unread
 
 
 def _answer(status: int, detail: str) -> bytes:

@@ -147,13 +147,16 @@ class Gate:
             return
         request = Request(scope, receive)
         begun_s = perf_counter()
-        answer = self._begin(request)
-        if not isinstance(answer, Response):
+        begun = self._begin(request)
+        answer: Answer
+        if isinstance(begun, Response):
+            answer = begun
+        else:
             held = _Held()
             if request.method not in _BODILESS:
                 request.count = self._counter(request, held)
             try:
-                answer = await answer
+                answer = await begun
             except ClientGone:
                 return  # Nobody is there to be answered.
             except Exception as error:
@@ -271,8 +274,8 @@ class Gate:
             return None
         return problem(
             503,
-            f"{fault or 'The service is not ready'}. No answer can be given now; a bot keeps the one it holds until its "
-            "lease is over and then pauses. Ask again.",
+            f"{fault or 'The service is not ready'}. No answer can be given now; a bot keeps the one it holds until "
+            "its lease is over and then pauses. Ask again.",
             kind="not-ready",
         )
 

@@ -146,8 +146,8 @@ class Push:
         if key_id is not None and sum(r.key_id == key_id for r in self._readers) >= self.ports.push_key_max:
             return problem(
                 429,
-                f"The key {key_id} has {self.ports.push_key_max} event streams open (`push_key_max`). Close one, or ask "
-                "for several symbols over one stream. Polling /v1/thresholds is open to it.",
+                f"The key {key_id} has {self.ports.push_key_max} event streams open (`push_key_max`). Close one, or "
+                "ask for several symbols over one stream. Polling /v1/thresholds is open to it.",
                 headers={"Retry-After": "5"},
                 kind="streams",
             )

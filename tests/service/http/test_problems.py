@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from regime.errors import CorruptionError, FieldError, OperatorError, RegimeError, Unavailable
 from regime_service.http.problems import clean, of_error, problem
 

@@ -28,7 +28,10 @@ class Wire:
     def __init__(self, app: Any, way: str) -> None:
         async def by_messages(scope: Any, receive: Any, send: Any) -> None:
             # uvicorn's own `send` is hidden, so that no shortcut can be taken.
-            await app(scope, receive, lambda message: send(message))
+            async def hidden(message: Any) -> None:
+                await send(message)
+
+            await app(scope, receive, hidden)
 
         at_once = app.at_once if way == "at once" else lambda _scope: None
         self._sock = socket.create_server(("127.0.0.1", 0))

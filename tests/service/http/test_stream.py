@@ -37,7 +37,9 @@ class Reader:
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": "/v1/stream",
             "query_string": query.encode(), "root_path": "", "scheme": "http", "client": ("127.0.0.1", 1),
-            "headers": [(b"host", b"localhost"), *((k.replace("_", "-").encode(), v.encode()) for k, v in headers.items())],
+            "headers": [
+                (b"host", b"localhost"), *((k.replace("_", "-").encode(), v.encode()) for k, v in headers.items())
+            ],
         }  # fmt: skip
         self.task = asyncio.create_task(service.app(scope, self._receive, self._send))
 
