@@ -1,6 +1,6 @@
 """What the HTTP door costs: CPU time of the server, beside a bare server of the same run.
 
-    python tests/bench/bench_http.py [--seconds 1.5] [--rounds 7] [--only get,post,parts,push,hostile,start]
+    python tests/bench/bench_http.py [--seconds 1.5] [--rounds 7] [--only get,post,split,push,hostile,start]
 
 Three servers, each a process of its own on core 0, with the same uvicorn, uvloop, httptools and options: *bare* (a raw
 ASGI function that answers "ok", and decodes a body with msgspec where there is one), *ours* (`regime serve` with its
@@ -18,14 +18,19 @@ import asyncio
 import contextlib
 import importlib.metadata
 import os
+import queue
+import random
 import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +38,19 @@ import msgspec
 import uvicorn
 import uvloop
 
+from regime import codec
 from regime.config import EngineConfig
 from regime.engine import Engine
-from regime.events import AnyEvent, StreamKey
+from regime.events import AnyEvent, Observation, StreamKey
+from regime.fleet import Fleet
 from regime_service.board import Board
 from regime_service.http.api import create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
-from regime_service.keys import KeyRing, create
+from regime_service.keys import AccessScope, KeyRing, create
 from regime_service.ports import Health, Ports, Receipt
+from regime_service.settings import from_toml
+from regime_service.stores import group, offer
+from regime_service.stores.opening import open_store
 
 FEATURES = 200
 STREAMS = 64
@@ -55,6 +65,7 @@ detectors = []
 requests_per_s = 1000000
 requests_burst = 1000000
 connections_max = 2000
+push_key_max = 1000
 """
 TARGETS = {"GET": 1.25, "304": 1.25, "POST one": 2.2, f"POST {BATCH}": 1.15}
 
@@ -115,15 +126,8 @@ def door(keys: Path) -> Any:
 
 
 def _first(config: EngineConfig, key: StreamKey) -> Any:
-    event = msgspec.json.decode(one(0), type=_observation())
-    event = msgspec.structs.replace(event, model=key.model, symbol=key.symbol, timeframe=key.timeframe)
+    event = msgspec.structs.replace(codec.parse(one(0), Observation)[0], symbol=key.symbol)
     return Engine(key, config, lambda _: 1 / 0).step(event).decision  # type: ignore[arg-type,return-value]
-
-
-def _observation() -> Any:
-    from regime.events import Observation
-
-    return Observation
 
 
 def serve(kind: str, keys: Path) -> None:
@@ -172,9 +176,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def ours(folder: Path) -> Iterator[tuple[Server, bytes]]:
+def ours(folder: Path, scope: AccessScope = "ingest") -> Iterator[tuple[Server, bytes]]:
     (folder / "config.toml").write_text(CONFIG)
-    _, token = create(folder / "store.keys.json", name="bench", scopes=["ingest"])
+    _, token = create(folder / "store.keys.json", name="bench", scopes=[scope])
     server = Server(
         ["-m", "regime_service.cli", "serve", "--config", "config.toml", "--store", "store.db", "--port", "0"], folder
     )
@@ -338,7 +342,268 @@ def compare_posts(chosen: argparse.Namespace, folder: Path) -> None:
             )  # fmt: skip
 
 
-PARTS: dict[str, Callable[[argparse.Namespace, Path], None]] = {"get": compare_gets, "post": compare_posts}
+def split_a_post(chosen: argparse.Namespace, _folder: Path) -> None:
+    """Where the time of a candle goes behind the door, in this process: medians of short loops."""
+    with tempfile.TemporaryDirectory() as folder:
+        mapping = tomllib.loads(CONFIG) | {"store": {"file": str(Path(folder) / "split.db")}}
+        config = from_toml(mapping, source="bench").engine
+        store = open_store(str(Path(folder) / "split.db"))
+        fleet = Fleet(config, lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+        laps = chosen.rounds * 300
+        events = [codec.parse(one(next(_NUMBER)), Observation)[0] for _ in range(laps)]
+        raws = [codec.encode(event) for event in events]
+        row = msgspec.json.Decoder(Row)
+        bodies = [one(i) for i in range(laps)]
+
+        async def hop() -> None:
+            """The way into a thread and back, as the runner goes it."""
+            waiting: queue.SimpleQueue[Future[None] | None] = queue.SimpleQueue()
+
+            def answer() -> None:
+                while (future := waiting.get()) is not None:
+                    future.set_result(None)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+
+            async def ask() -> None:
+                future: Future[None] = Future()
+                waiting.put(future)
+                await asyncio.wrap_future(future)
+
+            for _ in range(laps // 32):
+                await asyncio.gather(*(ask() for _ in range(32)))
+            waiting.put(None)
+            thread.join()
+
+        def write() -> None:
+            for at in range(0, laps, 32):
+                with group(store):
+                    for event, raw in zip(events[at : at + 32], raws[at : at + 32], strict=True):
+                        offer(store, event, raw, 0)
+
+        for name, work in (
+            ("bare decode", lambda: [row.decode(body) for body in bodies]),
+            ("our parse and check", lambda: [codec.parse(body, Observation) for body in bodies]),
+            ("into a thread and back", lambda: uvloop.run(hop())),
+            ("encode for the log", lambda: [codec.encode(event) for event in events]),
+            ("store, groups of 32", write),
+            ("engine", lambda: [fleet.step(event) for event in events]),
+        ):
+            begun_s = time.process_time()
+            work()
+            print(f"of a POST: {name:24} {(time.process_time() - begun_s) / laps * 1e6:8.1f} us", flush=True)
+        store.close()
+
+
+# --- server push ----------------------------------------------------------------------------------------------------
+
+READERS, UPDATES, PAUSE_S = 200, 6, 2.0
+Arrived = Callable[[int], None]
+
+
+class Streaming(asyncio.Protocol):
+    """A reader of the event stream."""
+
+    def __init__(self, token: bytes, arrived: Arrived) -> None:
+        self._token, self._arrived, self._buffer = token, arrived, b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        lines = [b"GET /v1/stream?model=m&symbol=S0 HTTP/1.1", b"Host: 127.0.0.1", *_bearer(self._token), b"", b""]
+        transport.write(b"\r\n".join(lines))
+
+    def data_received(self, data: bytes) -> None:
+        *events, self._buffer = (self._buffer + data).split(b"\n\n")
+        for event in events:
+            if b"event: thresholds" in event:
+                self._arrived(_version(event))
+
+
+class Polling(asyncio.Protocol):
+    """A bot that asks once a second, with the ETag of what it holds."""
+
+    def __init__(self, token: bytes, arrived: Arrived) -> None:
+        self._token, self._arrived, self._buffer, self._etag = token, arrived, b"", b"x"
+        self._began_s = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        asyncio.get_running_loop().call_later(random.random(), self._ask)
+
+    def _ask(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(get(self._token, b"If-None-Match: " + self._etag)())
+            asyncio.get_running_loop().call_later(1.0, self._ask)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, body = self._buffer.partition(b"\r\n\r\n")
+        at = head.find(b"content-length: ")
+        if not found or (at >= 0 and len(body) < int(head[at + 16 :].partition(b"\r\n")[0])):
+            return
+        self._buffer = b""
+        if b" 200 " in head[:16]:
+            at = head.find(b"etag: ")
+            self._etag = head[at + 6 :].partition(b"\r\n")[0]
+            self._arrived(_version(body))
+
+
+def _version(text: bytes) -> int:
+    return int(text.partition(b'"version":')[2].partition(b",")[0])
+
+
+def compare_push(chosen: argparse.Namespace, folder: Path) -> None:
+    """Readers of the event stream beside bots that ask once a second; changes come every other second."""
+    with ours(folder, "admin") as (served, token):
+        uvloop.run(load(served, post(token, STREAMS), seconds=0.0, in_flight=1))
+        found: dict[str, list[tuple[float, float]]] = {"pushed": [], "polled": []}
+        for _ in range(max(1, chosen.rounds // 3)):
+            for name, kind in (("pushed", Streaming), ("polled", Polling)):
+                found[name].append(uvloop.run(deliver(served, token, kind)))
+        medians = {
+            name: [statistics.median(figures) for figures in zip(*runs, strict=True)] for name, runs in found.items()
+        }
+        for name, (latency_s, cost_s) in medians.items():
+            print(f"{name}: median latency {latency_s * 1e3:.1f} ms, CPU {cost_s * 1e6:.1f} us a delivery")
+        (pushed_s, push_cost), (polled_s, poll_cost) = medians["pushed"], medians["polled"]
+        print(f"push to poll: latency {pushed_s / polled_s:.3f}, CPU {push_cost / poll_cost:.2f}", flush=True)
+
+
+async def deliver(server: Server, token: bytes, kind: Callable[[bytes, Arrived], Any]) -> tuple[float, float]:
+    """Return (median latency, CPU seconds of the server per delivery), both with what the change itself costs."""
+    loop = asyncio.get_running_loop()
+    changed_s: dict[int, float] = {}
+    latencies: list[float] = []
+
+    def arrived(version: int) -> None:
+        if version in changed_s:
+            latencies.append(time.monotonic() - changed_s[version])
+
+    made = [(await loop.create_connection(lambda: kind(token, arrived), *server.address))[1] for _ in range(READERS)]
+    await asyncio.sleep(2.0)
+    before_s = server.cpu_s()
+    reader, writer = await asyncio.open_connection(*server.address)
+    writer.write(get(token)())
+    version = _version(await _answer(reader))
+    name = b"o%d" % next(_NUMBER)
+    for number in range(UPDATES):
+        changed_s[version + 1] = time.monotonic()
+        version = await _change(reader, writer, token, name, lift=number % 2 == 1)
+        name = b"o%d" % next(_NUMBER) if number % 2 == 1 else name
+        await asyncio.sleep(PAUSE_S)
+    cost_s = (server.cpu_s() - before_s) / max(1, len(latencies))
+    writer.close()
+    for one in made:
+        one.transport.close()
+    assert len(latencies) == READERS * UPDATES, f"{len(latencies)} of {READERS * UPDATES} came"
+    return statistics.median(latencies), cost_s
+
+
+async def _change(reader: Any, writer: Any, token: bytes, name: bytes, *, lift: bool) -> int:
+    """Set or lift an override; return the version that stands then."""
+    head = b"Host: 127.0.0.1\r\nAuthorization: Bearer " + token
+    if lift:
+        writer.write(b"DELETE /v1/overrides/%b HTTP/1.1\r\n%b\r\n\r\n" % (name, head))
+    else:
+        body = b'{"model":"m","symbol":"S0","state":"HALTED","actor":"b","reason":"r","id":"%b"}' % name
+        request = b"POST /v1/overrides HTTP/1.1\r\n%b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        writer.write(request % (head, len(body)) + body)
+    await _answer(reader)
+    writer.write(get(token)())
+    return _version(await _answer(reader))
+
+
+async def _answer(reader: Any) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    body: bytes = await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(body.decode())
+    return body
+
+
+# --- hostile clients ------------------------------------------------------------------------------------------------
+
+HOSTILE, BODY_BYTES, ATTACK_S = 200, 8 * 1024 * 1024, 10.0
+
+
+def bear_hostile_clients(_chosen: argparse.Namespace, folder: Path) -> None:
+    """A third of them hold half a header, a third half of a large body, a third send one that is wrong at its end."""
+    with ours(folder) as (served, token):
+        uvloop.run(load(served, post(token, STREAMS), seconds=1.0, in_flight=8))
+        before = served.rss_bytes()
+        Path(f"/proc/{served.process.pid}/clear_refs").write_text("5")  # The peak counts from here.
+        answered = uvloop.run(attack(served, token))
+        extra = (served.rss_bytes("VmHWM") - before) / 2**20
+        print(
+            f"{HOSTILE} hostile clients: {extra:.1f} MiB more at the peak (of {before / 2**20:.0f} MiB)  target 64\n"
+            f"a bot beside them: {len(answered)} answers, median {statistics.median(answered) * 1e3:.1f} ms, "
+            f"slowest {max(answered) * 1e3:.0f} ms",
+            flush=True,
+        )
+
+
+async def attack(server: Server, token: bytes) -> list[float]:
+    """Return how long a bot waited for each of its answers meanwhile."""
+    rows = one(0)
+    large = b"[" + b",".join([rows] * (BODY_BYTES // (len(rows) + 1) - 1)) + b',{"model":NaN}]'
+    head = b"POST /v1/observations HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " + token
+    full = head + b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(large)
+    statuses: list[bytes] = []
+    turns = asyncio.Semaphore(2)
+
+    async def hostile(number: int) -> None:
+        if number % 3 == 1:
+            await asyncio.sleep(ATTACK_S / 2)  # Else they would take the room from those that send it all.
+        while True:
+            reader, writer = await asyncio.open_connection(*server.address)
+            with contextlib.suppress(OSError):
+                if number % 3 == 0:
+                    writer.write(head[:60])
+                else:
+                    writer.write(full)
+                    if number % 3 == 1:
+                        writer.write(large[: len(large) // 2])
+                    else:
+                        async with turns:  # More at once would take each other's room, too.
+                            writer.write(large)
+                            statuses.append((await reader.read(65536))[9:12])
+                            continue
+                statuses.append((await reader.read(65536))[9:12])
+            writer.close()
+            await asyncio.sleep(0.5)
+
+    tasks = [asyncio.create_task(hostile(i)) for i in range(HOSTILE)]
+    waited_s: list[float] = []
+    until_s = time.monotonic() + ATTACK_S
+    reader, writer = await asyncio.open_connection(*server.address)
+    while time.monotonic() < until_s:
+        begun_s = time.monotonic()
+        writer.write(get(token)())
+        await _answer(reader)
+        waited_s.append(time.monotonic() - begun_s)
+        await asyncio.sleep(0.02)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    print("what they were told:", {status.decode(): statuses.count(status) for status in sorted(set(statuses))})
+    return waited_s
+
+
+def time_the_start(chosen: argparse.Namespace, folder: Path) -> None:
+    """From the command to the line that says it answers; a new store, and libraries that the disk holds ready."""
+    found = []
+    for _ in range(max(3, chosen.rounds // 2)):
+        with ours(folder) as (served, _token):
+            found.append(served.started_s)
+    spread = f"({min(found):.2f} .. {max(found):.2f})"
+    print(f"start: {statistics.median(found):.2f} s to the first answer {spread}  target 1.5")
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
+    "get": compare_gets, "post": compare_posts, "split": split_a_post, "push": compare_push,
+    "hostile": bear_hostile_clients, "start": time_the_start,
+}  # fmt: skip
 
 
 def main() -> None:

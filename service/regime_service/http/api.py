@@ -62,7 +62,7 @@ REFERENCE_SYNONYMS = {"application/x-parquet": REFERENCE_TYPES[0], "application/
 FUTURE_MS = 60_000
 """How far ahead of ours a bot's clock may be."""
 SYMBOLS_MAX = 1_000
-OFF_LOOP_BYTES = 256 * 1024
+OFF_LOOP_BYTES = 512 * 1024
 """A body larger than this is decoded in a worker thread: reading 8 MiB would keep everybody else waiting."""
 SPOOL_BYTES = 4 * 1024 * 1024
 """What of a reference is held in memory while it comes in; the rest goes to a temporary file."""
@@ -185,6 +185,7 @@ class _Api:
         self._push = push
         self._asked: dict[bytes, _Asked] = {}
         self._decoding = asyncio.Lock()
+        self._large = asyncio.Lock()
         self._uploads = 0
         self._caps = Caps(
             lambda: ports.board.now.decisions, streams_max=ports.streams_max, key_streams_max=ports.key_streams_max,
@@ -210,9 +211,7 @@ class _Api:
     ) -> Response:
         media = _media_type(request, (JSON, NDJSON) if ndjson else (JSON,))
         keep = bool(request.query) and Query(request.query, [_ON_CONFLICT], strict=True).text("on_conflict") == "keep"
-        raw = await request.body()
-        events = await _parsed(raw, kind, ndjson=media == NDJSON)
-        single = media == JSON and not _is_array(raw)
+        events, single = await self._parsed(request, kind, ndjson=media == NDJSON)
         self._refuse_future(events, single=single)
         receipt = Receipt(0, 0, 0, 0, (), ())
         if events:
@@ -223,6 +222,14 @@ class _Api:
                 thresholds=self._answers.replied(receipt.decisions), conflicts=receipt.conflicts if keep else UNSET,
             )
         )  # fmt: skip
+
+    async def _parsed(self, request: Request, kind: type[E], *, ndjson: bool = False) -> tuple[list[E], bool]:
+        chunks = await request.pieces()
+        if sum(map(len, chunks)) <= OFF_LOOP_BYTES:
+            return _parsed(chunks, kind, ndjson)
+        # One at a time: decoded, and above all explained where it is wrong, a body is many times its size.
+        async with self._large:
+            return await asyncio.to_thread(_parsed, chunks, kind, ndjson)
 
     async def _ingest(
         self,
@@ -413,9 +420,8 @@ class _Api:
     async def post_override(self, request: Request) -> Response:
         _media_type(request, (JSON,))
         Query(request.query, (), strict=True)
-        raw = await request.body()
-        asked = await _parsed(raw, Override)
-        if len(asked) != 1 or _is_array(raw):
+        asked, single = await self._parsed(request, Override)
+        if not single:
             raise CallerError("An override is one object, not a list: send them one by one.")
         override = asked[0]
         self._require_model(override.model)
@@ -451,9 +457,8 @@ class _Api:
     async def post_peak_reset(self, request: Request) -> Response:
         _media_type(request, (JSON,))
         Query(request.query, (), strict=True)
-        raw = await request.body()
-        asked = await _parsed(raw, PeakReset)
-        if len(asked) != 1 or _is_array(raw):
+        asked, single = await self._parsed(request, PeakReset)
+        if not single:
             raise CallerError("A reset is one object, not a list: send them one by one.")
         self._require_model(asked[0].model)
         command = Command(
@@ -556,18 +561,15 @@ def _spooled(spool: IO[bytes], chunk: bytes) -> None:
         ) from None
 
 
-async def _parsed(raw: bytes, kind: type[E], *, ndjson: bool = False) -> list[E]:
-    if len(raw) <= OFF_LOOP_BYTES:
-        return codec.parse(raw, kind, ndjson=ndjson)
-    return await asyncio.to_thread(lambda: codec.parse(raw, kind, ndjson=ndjson))
+def _parsed(chunks: list[bytes], kind: type[E], ndjson: bool) -> tuple[list[E], bool]:
+    """Return the events of a body that came in pieces, and whether it is one object by itself. Empties the list."""
+    raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    chunks.clear()
+    return codec.parse(raw, kind, ndjson=ndjson), not ndjson and _ARRAY.match(raw) is None
 
 
 def _unsigned(command: Command, ts_ms: int) -> Command:
     return msgspec.structs.replace(command, ts_ms=ts_ms, key_id=None)
-
-
-def _is_array(raw: bytes) -> bool:
-    return _ARRAY.match(raw) is not None
 
 
 def _checked(kind: type[E], **fields: Any) -> E:

@@ -73,14 +73,16 @@ class Request:
 
     async def body(self) -> bytes:
         """Return the whole body. Raises `ClientGone`, and what `count` raises."""
-        first, more = await self._chunk()
-        if not more:
-            return first
-        chunks = [first]
+        return b"".join(await self.pieces())
+
+    async def pieces(self) -> list[bytes]:
+        """Return the whole body in the pieces in which it came, at least one."""
+        chunk, more = await self._chunk()
+        chunks = [chunk]
         while more:
             chunk, more = await self._chunk()
             chunks.append(chunk)
-        return b"".join(chunks)
+        return chunks
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes, no piece of it empty."""
