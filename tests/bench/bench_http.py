@@ -552,26 +552,26 @@ async def attack(server: Server, token: bytes) -> list[float]:
     statuses: list[bytes] = []
     turns = asyncio.Semaphore(2)
 
+    async def told(parts: list[bytes]) -> None:
+        """Send these, and wait for what is said to it."""
+        reader, writer = await asyncio.open_connection(*server.address)
+        with contextlib.suppress(OSError):
+            writer.write(b"".join(parts))
+            statuses.append((await reader.read(65536))[9:12])
+        writer.close()
+        await asyncio.sleep(0.5)
+
     async def hostile(number: int) -> None:
         if number % 3 == 1:
             await asyncio.sleep(ATTACK_S / 2)  # Else they would take the room from those that send it all.
         while True:
-            reader, writer = await asyncio.open_connection(*server.address)
-            with contextlib.suppress(OSError):
-                if number % 3 == 0:
-                    writer.write(head[:60])
-                else:
-                    writer.write(full)
-                    if number % 3 == 1:
-                        writer.write(large[: len(large) // 2])
-                    else:
-                        async with turns:  # More at once would take each other's room, too.
-                            writer.write(large)
-                            statuses.append((await reader.read(65536))[9:12])
-                            continue
-                statuses.append((await reader.read(65536))[9:12])
-            writer.close()
-            await asyncio.sleep(0.5)
+            if number % 3 == 0:
+                await told([head[:60]])
+            elif number % 3 == 1:
+                await told([full, large[: len(large) // 2]])
+            else:
+                async with turns:  # More at once would take each other's room, too.
+                    await told([full, large])
 
     tasks = [asyncio.create_task(hostile(i)) for i in range(HOSTILE)]
     waited_s: list[float] = []
