@@ -32,10 +32,10 @@ from regime_service.archive.filling import Archiver
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http import operations
-from regime_service.http.api import create_app
+from regime_service.http.api import Application, create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.keys import KeyRing
-from regime_service.metrics import Counters, RegimeCollector, exposition
+from regime_service.metrics import Counters, RegimeCollector, Traffic, exposition
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.retention import LOOK_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
@@ -82,6 +82,7 @@ class Service:
         self.config: EngineConfig = settings.engine
         self.board = Board()
         self.counters = Counters()
+        self.traffic = Traffic()
         self.keys = KeyRing(settings.keys_path())
         self._now_ms = now_ms or GuardedClock().now_ms
         self._runner: EmbeddedRunner | None = None
@@ -231,12 +232,15 @@ class Service:
     def health(self) -> Health:
         """Whether it can answer and store."""
         depth = 0 if self._runner is None else self._runner.queue_depth
-        reason = self._cannot_start
-        if reason is None and self._runner is None:
-            reason = self._how_far()
-        elif reason is None and self._runner is not None:
-            reason = self.writer_failed() or self._runner.stuck(STUCK_S)
+        reason = self.fault()
         return Health(reason is None, reason or "", depth, self.settings.server.queue_max)
+
+    def fault(self) -> str | None:
+        """Return why no answer can be given and nothing stored now; None while all is well."""
+        runner = self._runner
+        if runner is None:
+            return self._cannot_start or self._how_far()
+        return self.writer_failed() or runner.stuck(STUCK_S)
 
     def _how_far(self) -> str:
         done = 0 if self._starting is None else self._starting.recovered_seq
@@ -308,7 +312,7 @@ class Service:
         decisions = self.board.now.decisions
         return max((d.as_of_ms for key, d in decisions.items() if key.model == model), default=0)
 
-    def http(self) -> Any:
+    def http(self) -> Application:
         """Return the ASGI application."""
         hosts = {"127.0.0.1", "localhost", "::1", self.settings.server.host.lower(), *self.settings.server.hosts}
         collector = RegimeCollector(
@@ -320,15 +324,18 @@ class Service:
             store_size=lambda: (self.size.store_bytes, self.size.free_bytes),
             dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
+            traffic=self.traffic,
         )
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
-            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
+            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health, fault=self.fault,
             metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
             requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
             key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
+            push_max=self.settings.server.push_max, push_key_max=self.settings.server.push_key_max,
+            traffic=self.traffic,
         )  # fmt: skip
         environment = child_environment()
 
@@ -468,9 +475,11 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     patience = Patience(
         header_s=settings.header_timeout_s, body_s=settings.body_timeout_s, connections_max=settings.connections_max
     )
+    application = service.http()
     server = _Server(
         uvicorn.Config(
-            service.http(), http=protocol(patience), ws="none", log_config=None, log_level="error", access_log=False,
+            application, http=protocol(patience, at_once=application.at_once, refused=service.traffic.refused),
+            ws="none", log_config=None, log_level="error", access_log=False,
             lifespan="off", server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=10,
         )
@@ -479,6 +488,7 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     code = 0
 
     def leave() -> None:
+        application.leave()
         server.should_exit = True
 
     def failed(reason: str) -> None:
