@@ -308,6 +308,18 @@ def test_a_full_queue_is_said_and_nothing_is_lost(start: Start) -> None:
     assert stored == accepted == len(futures)
 
 
+@pytest.mark.parametrize("timeframe", ["3M", "9999M"])
+def test_a_candle_longer_than_the_false_alarm_budget_does_not_stop_the_writer(start: Start, timeframe: str) -> None:
+    runner = start()
+    events, references = history()
+    long = [msgspec.structs.replace(event, symbol="ETH/USDT", timeframe=timeframe) for event in events[:2]]
+    feed(runner, long, references, size=1)
+    feed(runner, events, references, size=100)
+    assert runner.failed is None
+    assert runner.fleet.engine(KEY).decision is not None
+    assert runner.dead_letters == 0
+
+
 def test_auto_register_off_knows_only_what_has_a_reference(start: Start) -> None:
     events, references = history()
     runner = start(EngineConfig(clock="event", auto_register=False))
