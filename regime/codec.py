@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from regime.errors import CallerError, CorruptionError, FieldError
-from regime.events import LABEL_LENGTH_MAX, AnyEvent, Candle, Command, Event, Observation, Ohlcv, Trade
+from regime.events import LABEL_LENGTH_MAX, TS_MS_MAX, AnyEvent, Candle, Command, Event, Observation, Ohlcv, Trade
 from regime.timeframe import timeframe_ms
 
 FEATURES_MAX = 4096
@@ -111,9 +111,13 @@ def _check(event: Event) -> Iterator[FieldError]:
     timeframe = getattr(event, "timeframe", None)
     if timeframe is not None:
         try:
-            timeframe_ms(timeframe)
+            length_ms = timeframe_ms(timeframe)
         except ValueError as error:
             yield FieldError("timeframe", str(error))
+        else:
+            # Its close becomes the stream's time, and that the time of Ticks and commands: the log must hold it.
+            if isinstance(event, Observation | Candle) and event.ts_ms + length_ms > TS_MS_MAX:
+                yield FieldError("timeframe", f"a candle of {timeframe} that opens at {event.ts_ms} closes after 2099")
     match event:
         case Observation():
             yield from _check_features(event.features)
