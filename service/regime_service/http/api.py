@@ -621,9 +621,9 @@ def _route(app: FastAPI, api: _Api) -> None:
         body={
             "required": True,
             "content": {
-                REFERENCE_TYPES[0]: {"schema": {"type": "string", "format": "binary"}},
-                REFERENCE_TYPES[1]: {"schema": {"type": "string"}},
-                REFERENCE_TYPES[2]: {"schema": {"type": "string"}},
+                REFERENCE_TYPES[0]: {"schema": {"type": "string", "format": "binary", "minLength": 1}},
+                REFERENCE_TYPES[1]: {"schema": {"type": "string", "minLength": 1}},
+                REFERENCE_TYPES[2]: {"schema": {"type": "string", "minLength": 1}},
             },
         },
     )  # fmt: skip
