@@ -27,6 +27,9 @@ FEATURES_MAX = 4096
 ERRORS_MAX = 20
 """Errors named in one answer; the rest is counted."""
 
+PROFIT_RATIO_MAX = 1e6
+"""Larger figures are no ratio of anything, and a sum of them overflows."""
+
 E = TypeVar("E", bound=Event)
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -128,6 +131,8 @@ def _check(event: Event) -> Iterator[FieldError]:
         case Trade():
             if event.opened_ms > event.closed_ms:
                 yield FieldError("opened_ms", f"is after closed_ms ({event.opened_ms} > {event.closed_ms})")
+            if abs(event.profit_ratio) > PROFIT_RATIO_MAX:
+                yield FieldError("profit_ratio", f"is no ratio: {event.profit_ratio:g} (0.01 is a profit of 1 %)")
         case Command():
             if event.action == "set" and event.state is None:
                 yield FieldError("state", "is missing: ACTIVE, REDUCING or HALTED")

@@ -150,6 +150,14 @@ def test_every_number_at_fault_is_named_up_to_a_limit() -> None:
     assert "Nothing was stored" in error.detail
 
 
+@pytest.mark.parametrize("profit", [1.1e6, -1.7e308])
+def test_a_profit_that_is_no_ratio_is_refused(profit: float) -> None:
+    assert parse(raw(TRADE | {"profit_ratio": -1e6}), Trade)
+    (error,) = refused(raw(TRADE | {"profit_ratio": profit}), Trade).errors
+    assert error.path == "profit_ratio"
+    assert "no ratio" in error.message
+
+
 @pytest.mark.parametrize(("kind", "body"), [(Observation, OBSERVATION), (Candle, CANDLE)])
 def test_a_candle_closes_within_the_time_that_the_log_can_hold(kind: type[Event], body: dict[str, Any]) -> None:
     last_ms = TS_MS_MAX - 86_400_000
@@ -288,7 +296,7 @@ def trades(draw: st.DrawFn) -> Trade:
     return Trade(
         model=draw(labels), symbol=draw(labels), timeframe=draw(timeframes), trade_id=draw(labels),
         side=draw(st.sampled_from(["long", "short"])), opened_ms=opened, closed_ms=closed, entry_price=draw(prices),
-        exit_price=draw(prices), profit_ratio=draw(numbers), entry_probability=draw(optional(shares)),
+        exit_price=draw(prices), profit_ratio=draw(st.floats(-1e6, 1e6)), entry_probability=draw(optional(shares)),
         exit_reason=draw(optional(st.text(st.characters(codec="utf-8"), max_size=20))),
         leverage=draw(optional(st.floats(1, 100))), size_ratio=draw(optional(st.floats(0, 5))),
         signal_ts_ms=draw(optional(times)), shadow=draw(st.booleans()),
