@@ -31,17 +31,20 @@ class Said(NamedTuple):
     faults: str
 
 
-def conversation(examples: int, number: int, *, ram: bool = False, phases: str = "") -> Said:
-    """Ask `examples` times an operation and phase; `phases` names some of schemathesis' own, all if empty."""
+def conversation(examples: int, number: int, *, ram: bool = False, phases: str = "", again: bool = True) -> Said:
+    """Ask `examples` times an operation and phase. `phases` names some of schemathesis' own, all if empty; `again`
+    makes the second round."""
     base = "/dev/shm" if ram and Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="regime-document-", dir=base) as folder:
         served = Served(Path(folder), 'clock = "event"\n')
         try:
             body = {**STREAM, "ts_ms": 1_762_145_100_000, "features": {"f1": 1.0}}
             assert served.post("/v1/observations", body).status == 200
-            everything = _ask(served.address, Path(folder), examples, number, phases, "")
+            everything = ask(served.address, Path(folder), examples, number, phases, "")
             names = "".join(f'"query.{name}" = "{value}"\n' for name, value in STREAM.items())
-            looking = _ask(served.address, Path(folder), examples, number, phases, f"[parameters]\n{names}")
+            looking = Said(0, "")
+            if again:
+                looking = ask(served.address, Path(folder), examples, number, phases, f"[parameters]\n{names}")
         finally:
             code = served.stop()
     if code != 0:
@@ -49,7 +52,8 @@ def conversation(examples: int, number: int, *, ram: bool = False, phases: str =
     return Said(everything.cases + looking.cases, everything.faults + looking.faults)
 
 
-def _ask(address: str, folder: Path, examples: int, number: int, phases: str, more: str) -> Said:
+def ask(address: str, folder: Path, examples: int, number: int, phases: str, more: str) -> Said:
+    """Let schemathesis ask whoever answers at `address`; with `more` of its configuration it only looks."""
     config = folder / "schemathesis.toml"
     config.write_text(more + (FOLDER / "schemathesis.toml").read_text("utf-8"), "utf-8")
     command = [
@@ -65,4 +69,4 @@ def _ask(address: str, folder: Path, examples: int, number: int, phases: str, mo
     return Said(cases, faults)
 
 
-__all__ = ["Said", "conversation"]
+__all__ = ["Said", "ask", "conversation"]
