@@ -20,13 +20,16 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from typing import Any, NamedTuple
 
 from document import Said, conversation
-from mutation import Tally, campaign
+from mutation import GENERATION, Tally, campaign
 from stateful import STEPS, machines
+
+PIECE_RUNS = 100
 
 
 def one_campaign(number: int, requests: int) -> Tally:
@@ -35,29 +38,54 @@ def one_campaign(number: int, requests: int) -> Tally:
 
 
 def some_machines(number: int, runs: int) -> Counter[str]:
-    counts: Counter[str] = Counter()
     try:
-        counts = machines(runs, number, ram=True)
+        return machines(runs, number, ram=True)
     except BaseException:
-        counts["found: " + traceback.format_exc()] = 1
-    return counts
+        return Counter({"found: " + traceback.format_exc(): 1})
 
 
-def spread(work: Callable[[int, int], Any], number: int, amount: int, jobs: int) -> list[Any]:
-    """Do so much work, in `jobs` processes with seeds of their own."""
-    parts = [amount // jobs + (i < amount % jobs) for i in range(jobs)]
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(work, [number * 100 + i for i in range(jobs)], parts))
+class Amount(NamedTuple):
+    """How much is to be done, by how many processes at once, and after how long no more of it is begun."""
+
+    number: int
+    total: int
+    jobs: int
+    until_s: float
 
 
-def print_mutation(number: int, requests: int, jobs: int) -> int:
-    began_s = time.monotonic()
-    tally = Tally()
-    for part in spread(one_campaign, number, requests, jobs):
+def spread(work: Callable[[int, int], Any], amount: Amount, piece: int) -> Iterator[Any]:
+    """Do so much work piece by piece, each with a seed of its own, and yield what comes of each.
+
+    Pieces that are not begun in time are left out: what was done is worth knowing all the same.
+    """
+    sizes = [min(piece, amount.total - at) for at in range(0, amount.total, piece)]
+    seeds = iter(enumerate(sizes))
+    with ProcessPoolExecutor(amount.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+
+        def begin(count: int) -> set[Future[Any]]:
+            late = time.monotonic() > amount.until_s
+            return (
+                set() if late else {pool.submit(work, amount.number * 100_000 + i, n) for i, n in islice(seeds, count)}
+            )
+
+        running = begin(amount.jobs)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for one in done:
+                yield one.result()
+            running |= begin(len(done))
+
+
+def print_mutation(amount: Amount) -> int:
+    began_s, tally = time.monotonic(), Tally()
+    for part in spread(one_campaign, amount, GENERATION):
         tally.add(part)
-    print(f"\nMutated requests: seed {number}, {jobs} processes, {time.monotonic() - began_s:.0f} s\n")
-    rows = dict(sorted(tally.counts.items()))
-    for name, count in ({"requests": 0} | rows | {"found": len(tally.found)}).items():
+    done = tally.counts["requests"]
+    print(
+        f"\nMutated requests: {done:,} of {amount.total:,}, seed {amount.number}, {time.monotonic() - began_s:.0f} s\n"
+    )
+    print("| what | count |\n| --- | --- |")
+    for name, count in {**dict(sorted(tally.counts.items())), "found": len(tally.found)}.items():
         print(f"| {name} | {count:,} |")
     print("\n| status | answers |\n| --- | --- |")
     for status, count in sorted(tally.statuses.items()):
@@ -77,13 +105,16 @@ def print_document(number: int, examples: int) -> int:
     return bool(said.faults)
 
 
-def print_stateful(number: int, runs: int, jobs: int) -> int:
+def print_stateful(amount: Amount) -> int:
     began_s = time.monotonic()
     counts: Counter[str] = Counter()
-    for part in spread(some_machines, number, runs, jobs):
+    for part in spread(some_machines, amount, PIECE_RUNS):
         counts += part
     found = [name for name in counts if name.startswith("found: ")]
-    print(f"\nAny order of calls, at most {STEPS} in a run: seed {number}, {time.monotonic() - began_s:.0f} s\n")
+    print(
+        f"\nAny order of calls, at most {STEPS} in a run: {counts['runs']:,} runs of {amount.total:,}, "
+        f"seed {amount.number}, {time.monotonic() - began_s:.0f} s\n\n| what | count |\n| --- | --- |"
+    )
     for name, count in counts.items():
         if name not in found:
             print(f"| {name} | {count:,} |")
@@ -101,14 +132,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs", type=int, default=10_000, help="runs beside the model")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--minutes", type=float, default=1e6, help="after which nothing more is begun")
     given = parser.parse_args(arguments)
-    found = 0
+    found, until_s = 0, time.monotonic() + given.minutes * 60
     if given.only in (None, "document"):
         found += print_document(given.seed, given.examples)
     if given.only in (None, "stateful"):
-        found += print_stateful(given.seed, given.runs, given.jobs)
+        found += print_stateful(Amount(given.seed, given.runs, given.jobs, until_s))
     if given.only in (None, "mutation"):
-        found += print_mutation(given.seed, given.requests, given.jobs)
+        found += print_mutation(Amount(given.seed, given.requests, given.jobs, until_s))
     print(f"\n{'Nothing was found.' if not found else f'{found} things were found; see above.'}")
     return 1 if found else 0
 
