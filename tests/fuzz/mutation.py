@@ -119,13 +119,12 @@ class Generation:
         # Eight signs of the secret in a row are no accident.
         secret = self.token[13:]
         self.pieces = tuple(secret[i : i + 8] for i in range(0, len(secret) - 8, 8))
-        self.mutator = Mutator(sum(seed.encode()) * 7919 + hash_of(seed), secrets=(self.token,))
+        self.mutator = Mutator(number_of(seed), secrets=(self.token,))
         self.random = self.mutator.random
         self.versions: dict[tuple[str, ...], int] = {}
         self.number = 0
         self.made = self.series = 0
         self.seq = 0
-        self.plan: list[Asked] = []
         self.listener = _Listener()
         self.healthy = self.target.fleet()
         self.fed = 0
@@ -574,7 +573,7 @@ def _sent(asked: Asked) -> list[Any]:
     return found
 
 
-def hash_of(text: str) -> int:
+def number_of(text: str) -> int:
     """A number of a text that is the same in every process."""
     return int.from_bytes(text.encode(), "big") % 2**61
 

@@ -25,7 +25,7 @@ from regime.reference import Reference
 from regime.replay import step_with_ticks
 from regime_service import app as app_module
 from regime_service import keys
-from regime_service.apart import read
+from regime_service.apart import _result, read
 from regime_service.app import Service
 from regime_service.settings import Settings, from_toml
 from regime_service.stores.sqlite import SqliteStore
@@ -110,8 +110,6 @@ def read_here(file: IO[bytes], content_type: str, **limits: Any) -> Reference:
         copy.write(file.read())
         copy.flush()
         said = read(Path(copy.name), content_type)
-    from regime_service.apart import _result
-
     return _result(said[:1], said[1:], 0, 2048)
 
 
