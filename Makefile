@@ -89,8 +89,8 @@ demo: setup ## Start the service with a made market and show it at work (ONCE=1:
 # --- check -------------------------------------------------------------------------------------------------------
 
 # One thread each: the tests already use every core, and sums must not depend on how many there are.
-test unit bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
-test unit bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
+test unit fuzz bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
+test unit fuzz bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
 test unit bench bench-detection bench-outcomes: export MPLBACKEND = Agg
 
 .PHONY: test
@@ -172,6 +172,11 @@ bench-start: $(VENV)/.stamp-dev ## From SIGKILL to the first word and the first 
 .PHONY: faults
 faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of; prints what came of each
 	@$(PY) tests/torture/faults.py
+
+# RUNS beside the model (tests/fuzz/stateful.py), N mutated requests, and schemathesis; ARGS='--only mutation --seed 5'.
+.PHONY: fuzz
+fuzz: $(VENV)/.stamp-dev ## A million mutated requests, schemathesis, and any order of calls beside a model (N=n RUNS=n)
+	@$(PY) tests/fuzz/fuzz.py --requests $(or $(N),1000000) --runs $(or $(RUNS),10000) $(ARGS)
 
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)

@@ -687,9 +687,9 @@ def _route(routes: Routes, api: _Api) -> None:
         body={
             "required": True,
             "content": {
-                REFERENCE_TYPES[0]: {"schema": {"type": "string", "format": "binary"}},
-                REFERENCE_TYPES[1]: {"schema": {"type": "string"}},
-                REFERENCE_TYPES[2]: {"schema": {"type": "string"}},
+                REFERENCE_TYPES[0]: {"schema": {"type": "string", "format": "binary", "minLength": 1}},
+                REFERENCE_TYPES[1]: {"schema": {"type": "string", "minLength": 1}},
+                REFERENCE_TYPES[2]: {"schema": {"type": "string", "minLength": 1}},
             },
         },
     )  # fmt: skip

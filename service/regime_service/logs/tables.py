@@ -780,7 +780,7 @@ def times_ms(column: Column, zone: tzinfo) -> Floats:
         found = np.array([math.nan if math.isnan(ms) else _from_naive_ms(ms, zone) for ms in numbers.tolist()])
     else:
         size = np.abs(numbers)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             found = np.select(
                 [size < 1e8, size < 1e11, size < 1e14, size < 1e17, size < 1e20],
                 [np.full(len(numbers), np.nan), numbers * 1000, numbers, numbers / 1e3, numbers / 1e6],

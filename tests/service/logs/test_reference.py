@@ -91,6 +91,11 @@ def test_a_body_that_cannot_be_read_is_refused_with_row_and_column(raw: bytes, k
     assert caught.value.detail.endswith("Nothing was stored.")
 
 
+def test_a_number_beyond_all_times_is_no_time_and_no_warning() -> None:
+    with pytest.raises(CallerError, match="line 3, column ts_ms"):
+        reference_from_bytes(b"ts_ms,a\n1762145100000,2\n1.7e308,1\n1762145700000,2\n", "text/csv")
+
+
 def test_each_refused_row_is_named_in_the_errors() -> None:
     with pytest.raises(CallerError) as caught:
         reference_from_bytes(b"a,b\n1,2\n1,2\n1,x\n1,2\ny,2\n", "text/csv")

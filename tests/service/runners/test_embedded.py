@@ -16,7 +16,7 @@ from regime.config import DetectorConfig, EngineConfig
 from regime.decision import TradingState
 from regime.engine import find_limits
 from regime.errors import CallerError, Unavailable
-from regime.events import Command, Observation, Recalibrated, StreamKey, Tick, Trade
+from regime.events import TS_MS_MAX, Command, Observation, Recalibrated, StreamKey, Tick, Trade
 from regime.fleet import Fleet
 from regime.plugins import load
 from regime.reference import Reference
@@ -37,10 +37,11 @@ def reference() -> Reference:
     return Reference(NAMES, np.random.default_rng(3).standard_normal((3000, 3)))
 
 
-def observation(i: int, **changes: Any) -> Observation:
+def observation(i: int, *, timeframe: str = "5m", ts_ms: int | None = None, **changes: Any) -> Observation:
     values = np.random.default_rng(1000 + i).standard_normal(3) * (1 if i < 150 else 3)
     features = dict(zip(NAMES, values.tolist(), strict=True))
-    return Observation(model="m", symbol="BTC/USDT", timeframe="5m", ts_ms=i * STEP_MS, features=features | changes)
+    at_ms = i * STEP_MS if ts_ms is None else ts_ms
+    return Observation(model="m", symbol="BTC/USDT", timeframe=timeframe, ts_ms=at_ms, features=features | changes)
 
 
 def trade(i: int, profit_ratio: float) -> Trade:
@@ -306,6 +307,37 @@ def test_a_full_queue_is_said_and_nothing_is_lost(start: Start) -> None:
     assert refused > 0
     stored = sum(b'"kind":"observation"' in raw for _, raw in runner._store.events())
     assert stored == accepted == len(futures)
+
+
+@pytest.mark.parametrize("timeframe", ["3M", "9999M"])
+def test_a_candle_longer_than_the_false_alarm_budget_does_not_stop_the_writer(start: Start, timeframe: str) -> None:
+    runner = start()
+    events, references = history()
+    long = [msgspec.structs.replace(event, symbol="ETH/USDT", timeframe=timeframe) for event in events[:2]]
+    feed(runner, long, references, size=1)
+    feed(runner, events, references, size=100)
+    assert runner.failed is None
+    assert runner.fleet.engine(KEY).decision is not None
+    assert runner.dead_letters == 0
+
+
+def test_a_log_at_the_end_of_time_can_be_read_again(start: Start) -> None:
+    runner = start()
+    last_ms = TS_MS_MAX - 86_400_000
+    for event in (
+        observation(0, ts_ms=0), observation(1, timeframe="1d", ts_ms=last_ms - 86_400_000 * 1000),
+        observation(2, timeframe="1d", ts_ms=last_ms),
+    ):  # fmt: skip
+        assert not codec.check(event)
+        feed(runner, [event], {}, size=1)
+    now_ms = max(decision.as_of_ms for decision in runner._board.now.decisions.values())
+    word = Command(id="x", action="set", ts_ms=now_ms, model="m", state="HALTED")
+    feed(runner, [word, observation(3, ts_ms=TS_MS_MAX - STEP_MS)], {}, size=1)
+    digest = runner.digest()
+    runner.stop()
+    again = start()
+    assert again.digest() == digest
+    assert [checked.table for checked in again._store.verify()]
 
 
 def test_auto_register_off_knows_only_what_has_a_reference(start: Start) -> None:
