@@ -493,3 +493,53 @@ def test_a_message_of_a_group_that_was_rolled_back_is_never_seen(store: Store) -
     store.open_letter(1, KEY, "e", 7)
     store.rollback()
     assert (store.messages(), store.dead_letters()) == ([], [])
+
+
+# --- starts ---
+
+
+def test_starts_that_never_came_to_an_end_are_counted_until_one_does(opener: Opener) -> None:
+    counts = []
+    for end in (False, False, True, False):
+        store = opener()
+        counts.append(store.unfinished_starts)
+        if end:
+            with group(store):
+                store.started()
+            assert store.unfinished_starts == 2, "what it was opened with"
+        store.close()
+    assert counts == [0, 1, 2, 0]
+    assert opener().unfinished_starts == 1
+
+
+def test_a_start_in_a_group_that_is_rolled_back_is_not_noted(opener: Opener) -> None:
+    store = opener()
+    store.begin()
+    store.started()
+    store.rollback()
+    store.close()
+    assert opener().unfinished_starts == 1
+
+
+def test_noting_a_start_needs_a_group_and_tidying_does_not(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="no group is open"):
+        store.started()
+    store.tidy()
+
+
+def test_a_large_group_comes_back_whole_and_in_order(store: Store) -> None:
+    """Whatever the number of rows that go into one statement."""
+    for count in (1, 7, 8, 63, 64, 65, 200):
+        before = store.last_seq()
+        events = [tick(before * 1000 + i) for i in range(count)]
+        with group(store):
+            store.expect(events)
+            seqs = [offer(store, event, encode(event), 7).seq for event in events]
+            for version, seq in enumerate(seqs, before + 1):
+                store.put_decision(seq, decision(version))
+        assert [raw for _, raw in store.events(before)] == [encode(event) for event in events]
+        assert [d.version for d in store.decisions(KEY, before, 1000)] == list(range(before + 1, before + count + 1))
+        with group(store):
+            store.expect(events)
+            assert {offer(store, event, encode(event), 7).status for event in events} == {"duplicate"}
+    assert list(store.verify())
