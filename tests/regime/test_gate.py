@@ -6,8 +6,8 @@ import numpy as np
 
 from regime.config import ModelConfig
 from regime.e_detector import pause_evidence
-from regime.gate import _share, gate, judged, passing, progress
-from regime.outcomes import Outcome
+from regime.gate import _share, gate, judged, passes, progress
+from regime.outcomes import Outcome, Outcomes
 from regime.rules import DataView, View
 
 NOW_MS = 1_762_146_300_000
@@ -69,7 +69,7 @@ def test_progress_says_how_far_a_pause_is_and_how_far_its_end() -> None:
 
 def test_a_score_at_the_threshold_is_let_through() -> None:
     raised = VIEW._replace(entry_known=True, entry_wanted=0.95)
-    assert len(passing(raised, raised.outcomes)) == 30
+    assert passes(raised, Outcomes(raised.outcomes)).sum() == 30
 
 
 def test_a_trade_that_comes_to_nothing_is_no_win() -> None:
