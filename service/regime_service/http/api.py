@@ -357,7 +357,12 @@ class _Api:
         now_ms, clock = self._ports.now_ms(), self._ports.config.clock
         # Asked only where it matters: the answer may have to wait for the writer.
         overrides = self._ports.overrides().values() if any(map(forced_sides, decisions)) else ()
-        return [lease_ms(d, overrides=overrides, clock=clock, now_ms=now_ms, replied=replied) for d in decisions]
+        config = self._ports.config
+        stale_after = config.stale_after if config.require_observations else None
+        return [
+            lease_ms(d, overrides=overrides, clock=clock, now_ms=now_ms, replied=replied, stale_after=stale_after)
+            for d in decisions
+        ]
 
     # --- the operator's word ---
 

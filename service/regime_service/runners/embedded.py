@@ -44,6 +44,7 @@ from regime.events import (
 )
 from regime.fleet import Fleet, StreamStep
 from regime.reference import Reference
+from regime.timeframe import timeframe_ms
 from regime_service.board import Board, StreamView
 from regime_service.ports import Counts, Receipt
 from regime_service.stores import Store, group
@@ -92,6 +93,8 @@ class EmbeddedRunner:
         Where results are shown and counted.
     now_ms
         Wall clock that never goes back; not asked when `config.clock` is "event".
+    not_before
+        Told, before the clock is first asked, the time up to which the log surely reaches.
     queue_max
         Requests that may wait.
     snapshot_every
@@ -108,6 +111,7 @@ class EmbeddedRunner:
         counters: Counts,
         *,
         now_ms: Callable[[], int],
+        not_before: Callable[[int], None] = lambda ms: None,
         queue_max: int = 1024,
         snapshot_every: int = 5000,
         on_failure: Callable[[str], None] = lambda reason: None,
@@ -117,6 +121,7 @@ class EmbeddedRunner:
         self._board = board
         self._counters = counters
         self._now_ms = now_ms
+        self._not_before = not_before
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
@@ -166,6 +171,9 @@ class EmbeddedRunner:
         for seq, raw in self._store.events(self._last_seq):
             self._fleet.step(codec.decode(raw))
             self._last_seq = seq
+        # A candle less than the stream's own time: some send an observation when its candle opens, not when it closes.
+        reached = [self._fleet.engine(key).state.clock_ms - timeframe_ms(key.timeframe) for key in self._fleet]
+        self._not_before(max(reached, default=0))
         shown = dict.fromkeys(self._fleet)
         with group(self._store):
             self._recover_letters()
@@ -179,6 +187,7 @@ class EmbeddedRunner:
                     self._step(event, codec.encode(event), shown)
             self._recalibrate(shown)
             self._tick_all(shown)
+        self._forget_references()
         self._show(shown)
 
     # -- the way in --------------------------------------------------------------------------------------------------
@@ -333,6 +342,8 @@ class EmbeddedRunner:
                 self._tick_all(shown)
             if self._last_seq - self._snapshot_seq >= self._snapshot_every:
                 self._snapshot()
+        if any(job.references for job in jobs):
+            self._forget_references()
         self._show(shown)
         for job, result in results:
             if not job.done.set_running_or_notify_cancel():
@@ -506,6 +517,14 @@ class EmbeddedRunner:
         else:
             self._references[known] = Reference.from_bytes(raw)
         self._store.put_reference(known, raw)
+
+    def _forget_references(self) -> None:
+        """Keep in hand only what is in force: a model that is trained anew every day would fill the memory."""
+        states = [self._fleet.engine(key).state for key in self._fleet]
+        samples = {state.reference_id for state in states}
+        limits = {known for state in states for known in state.calibrations.values()}
+        self._references = {known: sample for known, sample in self._references.items() if known in samples}
+        self._calibrations = {known: found for known, found in self._calibrations.items() if known in limits}
 
     def _calibration(self, known: str) -> Calibration:
         if known not in self._calibrations:
