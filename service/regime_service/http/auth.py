@@ -118,7 +118,8 @@ class Door:
 
     def _of(self, ring: KeyRing, request: Request) -> tuple[Key | None, Response | None]:
         """The key a request bears, or why it bears none."""
-        if _MARK in request.query and holds_key(request.query.decode("latin-1")):
+        query = request.query
+        if _MARK in query and holds_key(query.decode("latin-1")):
             return None, _no_key(
                 "A key stands in the address of the request. Addresses are written into logs, so count that key as "
                 f"leaked: `regime keys revoke` it and make another. {_HOW}."
