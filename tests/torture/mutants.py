@@ -209,7 +209,7 @@ def _child(mutant: Mutant | None, module: str, tests: tuple[str, ...]) -> int:
             "-p",
             "no:xdist",
             "-o",
-            "addopts=",
+            "addopts=--import-mode=importlib",
             "-m",
             "not slow",
             "-W",
