@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -369,6 +370,10 @@ def test_masking(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
+def test_the_name_of_a_file_hides_nothing() -> None:
+    assert masked("regimegate.db") == "regimegate.db"
+
+
 def test_a_server_that_is_not_there_may_be_there_soon(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachable, match="cannot be reached"):
         open_store(f"postgresql://bot:secret@/regime?host={tmp_path}")
@@ -486,6 +491,27 @@ def test_a_session_in_use_is_left_to_who_uses_it(postgres: PostgresServer) -> No
         time.sleep(0.01)
     assert "the connection to the server is lost" in str(store.failed)
     store.close()
+
+
+def test_what_cannot_be_read_is_told_and_the_store_goes_on(postgres: PostgresServer) -> None:
+    store = open_store(postgres.url)
+    with pytest.raises(StoreFailed, match="cannot be read: UndefinedColumn"):
+        store._read("SELECT nothing")
+    put(store, 1)
+    assert (store.failed, store.last_seq()) == (None, 1)
+    store.close()
+
+
+def test_a_session_that_libpq_gave_up_without_a_word_ends_the_store(postgres: PostgresServer) -> None:
+    store = open_store(postgres.url)
+    here, there = os.pipe()
+    os.write(there, b"x")
+    lost = SimpleNamespace(consume_input=lambda: None, status=psycopg.pq.ConnStatus.BAD)
+    store._listen(SimpleNamespace(fileno=lambda: here, pgconn=lost), store._writer_lock)
+    assert "the connection to the server is lost" in str(store.failed)
+    store.close()
+    os.close(here)
+    os.close(there)
 
 
 def test_a_reader_that_is_closed_ends_the_store_for_it_is_never_opened_again(postgres: PostgresServer) -> None:
