@@ -185,6 +185,8 @@ def survivors(
                 os.waitpid(child, 0)
             elif status == 0:
                 alive.append(mutant)
+                if mutant is not None:
+                    print(f"  survived  {mutant.file}:{mutant.line}  {mutant.change}", flush=True)
             del running[child]
     return alive
 
@@ -243,9 +245,6 @@ def main() -> int:
         if options.sample and options.sample < len(every):
             chosen = sorted(random.Random(options.seed).sample(every, options.sample), key=lambda m: m.line)
         alive = survivors(chosen, module, tests, limit_s, options.jobs)
-        for mutant in alive:
-            if mutant is not None:
-                print(f"  survived  {mutant.file}:{mutant.line}  {mutant.change}")
         killed = len(chosen) - len(alive)
         score = killed / len(chosen) if chosen else 1.0
         low = low or score < WANTED
