@@ -40,7 +40,10 @@ STORE_TESTS = ("tests/contracts/test_stores.py",)
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "regime/gate.py": ("regime.gate", ("tests/regime/test_gate.py", "tests/regime/rules/test_break_even.py")),
     "service/regime_service/http/gate.py": (
-        "regime_service.http.gate", ("tests/service/http/test_gate.py", "tests/service/http/test_auth.py"),
+        "regime_service.http.gate", (
+            "tests/service/http/test_gate_edges.py", "tests/service/http/test_gate.py",
+            "tests/service/http/test_auth.py",
+        ),
     ),
     "service/regime_service/http/lease.py": ("regime_service.http.lease", ("tests/service/http/test_lease.py",)),
     "service/regime_service/stores/__init__.py": ("regime_service.stores", STORE_TESTS),
