@@ -273,6 +273,14 @@ def test_a_closed_store_refuses_in_words(store: Store) -> None:
     store.rollback()
 
 
+def test_the_first_reason_is_the_one_that_stays(store: Store) -> None:
+    for reason in ("the disk is full", "and then it was closed"):
+        store._stop(reason)  # type: ignore[attr-defined]
+    assert store.failed == "the disk is full"
+    store.close()
+    assert store.failed == "the disk is full"
+
+
 def test_the_epoch_is_a_ulid_and_stays(opener: Opener) -> None:
     store = opener()
     epoch = store.epoch
