@@ -640,6 +640,21 @@ def test_a_start_that_replayed_for_long_leaves_a_snapshot_at_once(
     assert found is not None and found[0] == 20
 
 
+def test_a_snapshot_that_is_too_large_is_said_and_not_kept(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("regime_service.runners.embedded.SNAPSHOT_BYTES_MAX", 100)
+    config = EngineConfig(clock="event", detectors=[])
+    runner = start(config)
+    runner.submit([observation(i) for i in range(3)]).result(30)
+    digest = runner.digest()
+    runner.stop()
+    assert "more than can be kept" in caplog.text
+    again = start(config)
+    assert again._store.newest_snapshot(again._fingerprint) is None
+    assert again.digest() == digest
+
+
 def test_a_group_takes_no_more_requests_once_it_has_lasted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = start(EngineConfig(clock="event", detectors=[]))
     monkeypatch.setattr("regime_service.runners.embedded.GROUP_S", -1.0)
