@@ -1,0 +1,165 @@
+"""The candles themselves: one side's were not finished, or came from somewhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regime.parity.causes.claim import Claim
+from regime.parity.findings import at, candles
+from regime.parity.statistics import correlation
+from regime.parity.table import CANDLE, PRICES, Floats, Mask, Pair
+
+CONTAINED = 0.9
+"""Share of the differing candles that must lie inside the other side's, same open and less volume."""
+WIDER = 0.5
+NEAR_BPS = 100.0
+"""Prices of one market at two places are closer than this, 99 candles of 100."""
+SHARE = 0.2
+"""So many candles differ where the feed is another one; single ones are corrections."""
+VOLUME_LESS = 0.995
+
+
+def forming(pair: Pair, left: Mask) -> list[Claim]:
+    """Find candles of one side that were read before they closed.
+
+    Such a candle opened where the finished one did, lies inside it and has less volume. Without candles in both files
+    only the log time (written before the close) or a last row that differs alone can tell.
+    """
+    found = _inside(pair, left)
+    return [found] if found is not None else _last_row(pair, left)
+
+
+def _inside(pair: Pair, left: Mask) -> Claim | None:
+    if any(name not in pair.names for name in CANDLE):
+        return None
+    place = {name: pair.names.index(name) for name in CANDLE}
+    columns = list(place.values())
+    rows = np.flatnonzero(left[:, columns].any(axis=1))
+    if not len(rows):
+        return None
+    for side, a, b, table in (("LIVE", pair.x, pair.y, pair.live), ("BACKTEST", pair.y, pair.x, pair.backtest)):
+        inside = _contained(pair, a, b, place)[rows]
+        last = int(table.ts_ms[-1] - (pair.offset_ms if side == "LIVE" else 0))
+        ends = rows[pair.ts_ms[rows] == last]
+        if inside.mean() < CONTAINED:
+            # The last row of a download, among others that differ for a reason of their own.
+            rows_here = ends[_contained(pair, a, b, place)[ends]]
+            if not len(rows_here) or len(rows) > SHARE * pair.rows:
+                continue
+        else:
+            rows_here = rows[inside]
+        proven = _written_early(pair, side, rows_here)
+        if len(rows_here) < 3 and not len(np.intersect1d(rows_here, ends)) and not proven:
+            continue
+        cells = np.zeros_like(left)
+        cells[rows_here] = left[rows_here]
+        o, c, v = place["open"], place["close"], place["volume"]
+        r = int(rows_here[-1])
+        said = [
+            f"{candles(len(rows_here))} of {side} opened where the other side's did, lie inside it and have less volume; "
+            f"e.g. {at(int(pair.ts_ms[r]))}: open {a[r, o]:.10g} on both, close {a[r, c]:.10g} against {b[r, c]:.10g}, volume "
+            f"{a[r, v]:.10g} against {b[r, v]:.10g}."
+        ]  # fmt: skip
+        if len(ends) and len(rows_here) == 1:
+            said.append(f"It is the last row of {side}: the candle of the moment of download.")
+        if proven:
+            said.append(f"{proven:,} of them were written before their candle closed, by the log's own time.")
+        return Claim("forming-candle", _names(pair, cells), cells, tuple(said), exact=False)
+    return None
+
+
+def _contained(pair: Pair, a: Floats, b: Floats, place: dict[str, int]) -> Mask:
+    tol = pair.tolerance
+    o, h, low, c, v = (place[name] for name in CANDLE)
+    with np.errstate(invalid="ignore"):
+        same_open = np.abs(a[:, o] - b[:, o]) <= tol[:, o]
+        within = (a[:, h] <= b[:, h] + tol[:, h]) & (a[:, low] >= b[:, low] - tol[:, low])
+        within &= (a[:, c] <= b[:, h] + tol[:, h]) & (a[:, c] >= b[:, low] - tol[:, low])
+        found: Mask = same_open & within & (a[:, v] < VOLUME_LESS * b[:, v])
+    return found
+
+
+def _written_early(pair: Pair, side: str, rows: np.ndarray) -> int:
+    table, index = (pair.live, pair.rows_live) if side == "LIVE" else (pair.backtest, pair.rows_backtest)
+    if table.log_ms is None:
+        return 0
+    with np.errstate(invalid="ignore"):
+        early: int = int((table.log_ms[index[rows]] < table.ts_ms[index[rows]] + pair.step_ms).sum())
+    return early
+
+
+def _last_row(pair: Pair, left: Mask) -> list[Claim]:
+    rows = np.flatnonzero(left.any(axis=1))
+    if not len(rows):
+        return []
+    for side in ("LIVE", "BACKTEST"):
+        table = pair.live if side == "LIVE" else pair.backtest
+        last = int(table.ts_ms[-1] - (pair.offset_ms if side == "LIVE" else 0))
+        early = _written_early(pair, side, rows)
+        if len(rows) == 1 and pair.rows > 2 and int(pair.ts_ms[rows[0]]) == last:
+            said = [f"Only the last row of {side} differs ({at(last)}): the candle of the moment of download."]
+        elif early and early >= CONTAINED * len(rows):
+            said = []
+        else:
+            continue
+        if early:
+            said.append(
+                f"{early:,} of the {len(rows):,} differing rows of {side} were written before their candle closed."
+            )
+        cells = np.zeros_like(left)
+        cells[rows] = left[rows]
+        return [Claim("forming-candle", _names(pair, cells), cells, tuple(said), exact=False)]
+    return []
+
+
+def other_feed(pair: Pair, left: Mask) -> list[Claim]:
+    """Find candles of the same market from another place: prices a hair apart, volume another quantity.
+
+    When it misleads: prices of two *markets* that move together (spot and perpetual) look the same and are just as
+    wrong. Volume that differs by one exact factor is a unit, not a feed.
+    """
+    columns = [c for c in pair.places("candle") if left[:, c].mean() > SHARE]
+    prices = [pair.names.index(name) for name in PRICES if name in pair.names]
+    if not columns or not prices:
+        return []
+    x, y = pair.x[:, prices], pair.y[:, prices]
+    known = np.isfinite(x) & np.isfinite(y) & (y > 0)
+    bps = np.abs(x[known] / y[known] - 1) * 1e4
+    if not len(bps) or np.quantile(bps, 0.99) > NEAR_BPS:
+        return []
+    said = [f"Prices are {np.median(bps):.2f} bps apart at the median, 99 % within {np.quantile(bps, 0.99):.1f} bps."]
+    moves = _moves(pair, prices[-1])
+    if moves is not None:
+        said.append(f"Returns from candle to candle correlate at {moves:.3f}.")
+        if moves < 0.3:
+            return []
+    if "volume" in pair.names:
+        v = pair.names.index("volume")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = pair.x[:, v] / pair.y[:, v]
+        ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+        if len(ratio):
+            low, high = np.quantile(ratio, [0.1, 0.9])
+            said.append(
+                f"LIVE's volume is {_ratio(pair, v):.2f} times BACKTEST's in total (median candle {np.median(ratio):.2f}, "
+                f"80 % of candles {low:.2f} to {high:.2f})."
+            )
+    cells = np.zeros_like(left)
+    cells[:, pair.places("candle")] = left[:, pair.places("candle")]
+    return [Claim("other-feed", _names(pair, cells), cells, tuple(said), exact=False)]
+
+
+def _moves(pair: Pair, close: int) -> float | None:
+    x, y = np.diff(pair.x[:, close]), np.diff(pair.y[:, close])
+    ok = pair.follows[1:] & np.isfinite(x) & np.isfinite(y)
+    return correlation(x[ok], y[ok])
+
+
+def _ratio(pair: Pair, v: int) -> float:
+    both = np.isfinite(pair.x[:, v]) & np.isfinite(pair.y[:, v])
+    total = float(pair.y[both, v].sum())
+    return float(pair.x[both, v].sum()) / total if total > 0 else float("nan")
+
+
+def _names(pair: Pair, cells: Mask) -> tuple[str, ...]:
+    return tuple(pair.names[c] for c in np.flatnonzero(cells.any(axis=0)).tolist())
