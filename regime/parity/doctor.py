@@ -16,7 +16,7 @@ import numpy as np
 from regime.parity.causes.claim import Claim
 from regime.parity.causes.clock import Alignment, align, shifted_columns
 from regime.parity.causes.columns import absent, swapped
-from regime.parity.causes.history import too_short, warm_up
+from regime.parity.causes.history import by_memory, exponential, warm_up
 from regime.parity.causes.holes import filled
 from regime.parity.causes.market import forming, other_feed
 from regime.parity.causes.model import not_the_clock, other_model
@@ -36,6 +36,9 @@ ROWS_MIN = 30
 """Candles in common under which nothing is called clean: two compared points have been taken for proof before."""
 UNIT_RATIO = 20.0
 """Where no candle is in common, a column this many times larger (or smaller) at the median is another unit."""
+
+FLAG_SHARE = 0.9
+"""A flag that differs on candles of which this share has a cause follows from it."""
 
 CLEAN, TOO_FEW, APART = "clean", "too-few-candles", "no-candle-in-common"
 
@@ -177,7 +180,8 @@ def _diagnose(pairing: Pair) -> list[Claim]:
 
     ask(shifted_columns, swapped, scaled, cumulative, smoothed, rounded, forming, other_feed)
     _follow(pairing, claims, left, from_kinds=("candle",), to="feature", later=True)
-    ask(warm_up, filled, normalised, too_short)
+    ask(exponential, warm_up, filled, normalised, by_memory)
+    _flags_follow(pairing, claims, left)
     if not any(claim.absent for claim in claims):
         ask(other_model)
     _follow(pairing, claims, left, from_kinds=("candle", "feature"), to="probability", later=False)
@@ -218,6 +222,19 @@ def _follow(
                 claim.cause, claim.columns, claim.cells | follows, said, claim.exact, claim.absent, claim.first_ms
             )
             left &= ~follows
+
+
+def _flags_follow(pairing: Pair, claims: list[Claim], left: Mask) -> None:
+    """Put a flag or count that differs only where a feature with a cause does down to that cause: it is made of it."""
+    for c in pairing.places("feature"):
+        if not left[:, c].any() or pairing.continuous(c):
+            continue
+        rows = left[:, c]
+        shares = [claim.cells[rows].any(axis=1).mean() for claim in claims]
+        if shares and max(shares) >= FLAG_SHARE:
+            i = int(np.argmax(shares))
+            claims[i].cells[rows, c] = True
+            left[:, c] = False
 
 
 def _unexplained(pairing: Pair, left: Mask) -> Claim:

@@ -66,7 +66,7 @@ def align(live: Table, backtest: Table, step_ms: int, tolerance: Tolerance) -> A
     else:
         second, more = best, np.zeros_like(more)
     # Rows without a partner at any offset prove nothing, for or against.
-    known = wrong & (judge.known(0) | judge.known(best) | judge.known(second))
+    known = wrong & (judge.known(best) | judge.known(second))
     if (explained | more).sum() < EXPLAINED * known.sum():
         return None
     moved = _moved(live, judge.rows, offsets, best, second, more)

@@ -18,9 +18,13 @@ DECAYS = 0.6
 """The last third of the differences must be this much smaller than the first, at most."""
 BINS = 8
 GAP_STEPS = 2
-SURE = 0.99
+SURE = 0.9
 LENGTHS_MAX = 1_500
-ALPHA_MAX = 0.9
+WEIGHT_MAX = 0.9
+RULE = 1e-3
+"""A column is an exponential mean where the rule leaves no more than this share of its changes."""
+ROWS_MIN = 50
+GRID_MAX = 500_000
 
 
 class Age(NamedTuple):
@@ -123,88 +127,180 @@ def _sizes(pair: Pair, left: Mask, age: Ints, c: int) -> Floats:
     return np.array(found) if found and found[0] > 0 else np.zeros(0)
 
 
-def too_short(pair: Pair, left: Mask) -> list[Claim]:
-    """Find averages that one side works out anew at every candle from a limited number of candles.
+class Mean(NamedTuple):
+    """An exponential mean found behind a column, on an even grid of candles (NaN where one is missing)."""
 
-    An exponential mean follows y(t) = y(t-1) + a (close(t) - y(t-1)) whatever came before. A side that begins its mean
-    anew L - 1 candles back is off by (1 - a)^(L-1) (close - y)(t-L+1) at every candle: one number L explains all of it.
-    Columns that are no such mean are told by their memory: long ones differ, short ones agree. That is evidence, not proof.
+    weight: float
+    mean: Floats
+    """The mean itself, by the side that is right."""
+    source: Floats
+    """What it is the mean of."""
+    error: Floats
+    """How far the other side's is off."""
+
+
+def exponential(pair: Pair, left: Mask) -> list[Claim]:
+    """Find exponential means of the close that one side began later, or begins anew at every candle.
+
+    Such a mean follows y(t) = y(t-1) + a (close(t) - y(t-1)) whatever came before. A side that began later obeys the
+    same rule, and its error shrinks by 1 - a at each candle, whether or not the log is long enough to see it go. A side
+    that begins anew L - 1 candles back each time does not: it is off by (1 - a)^(L-1) (close - y)(t-L+1), one number L
+    for all candles. A side with another a is another window.
     """
-    places = [c for c in np.flatnonzero(left.mean(axis=0) > 0.02).tolist() if pair.continuous(c)]
     features = set(pair.places("feature"))
-    places = [c for c in places if c in features]
-    if not places or left[:, pair.places("candle")].any():
+    places = [c for c in np.flatnonzero(left.mean(axis=0) > 0.02).tolist() if c in features and pair.continuous(c)]
+    if not places or "close" not in pair.names or left[:, pair.names.index("close")].any():
         return []
-    for side, ours, theirs in (("LIVE", pair.x, pair.y), ("BACKTEST", pair.y, pair.x)):
-        means = _short_means(pair, ours, theirs, places)
-        if means:
-            lengths = list(means.values())
-            length = int(np.median(lengths))
-            also = [c for c in places if c in means or _alike(pair, c)]
-            cells = np.zeros_like(left)
-            cells[:, also] = left[:, also]
-            names = [pair.names[c] for c in means]
-            return [
-                Claim(
-                    "short-warm-up", tuple(pair.names[c] for c in also), cells,
-                    (f"{some(names)}: {side} is an exponential mean that begins anew {length} candles before each candle "
-                     f"(correlation of its error with that rule above {SURE}).",
-                     f"{side} works from the last {length} candles only; the other side from its whole history."),
-                    exact=True,
-                )
-            ]  # fmt: skip
-    return _by_memory(pair, left, places)
-
-
-def _short_means(pair: Pair, ours: Floats, theirs: Floats, places: list[int]) -> dict[int, int]:
-    """For each column where `theirs` is an exponential mean of the close and `ours` the same begun anew: its length."""
-    if "close" not in pair.names:
-        return {}
-    close = pair.y[:, pair.names.index("close")]
-    found: dict[int, int] = {}
+    grid = _Grid(pair)
+    later, anew, spans = [], {}, {}
     for c in places:
-        y, d = theirs[:, c], ours[:, c] - theirs[:, c]
-        for source in (close, np.log(close)):
-            gap = source[1:] - y[:-1]
-            step = np.diff(y)
-            ok = pair.follows[1:] & np.isfinite(gap) & np.isfinite(step)
-            if ok.sum() < 50 or not float((gap[ok] ** 2).sum()) > 0:
+        for ours, theirs in ((pair.x[:, c], pair.y[:, c]), (pair.y[:, c], pair.x[:, c])):
+            found = _mean_behind(grid, ours, theirs, pair.tolerance[:, c])
+            if found is None:
                 continue
-            alpha = float((gap[ok] * step[ok]).sum() / (gap[ok] ** 2).sum())
-            rest = step[ok] - alpha * gap[ok]
-            if not 0 < alpha < ALPHA_MAX or (rest**2).sum() > 1e-4 * (step[ok] ** 2).sum():
-                continue
-            length = _length(d, source - y, pair)
-            if length is not None:
-                found[c] = length
+            how = _judged(found)
+            if how == "later":
+                later.append(c)
+            elif how == "other":
+                spans[c] = 2 / found.weight - 1
+            elif how == "anew":
+                anew[c] = _length(found)
             break
-    return found
+    claims = []
+    if later or anew:
+        said = []
+        if later:
+            said.append(
+                f"{some([pair.names[c] for c in later])}: on both sides the same exponential mean of the close, but one "
+                "began later; its error shrinks from candle to candle."
+            )
+        if anew:
+            lengths = [length for length in anew.values() if length is not None]
+            said.append(
+                f"{some([pair.names[c] for c in anew])}: an exponential mean of the close that one side begins anew at "
+                "every candle" + (f", from the last {int(np.median(lengths))} candles." if lengths else ".")
+            )
+        also = [c for c in places if c in later or c in anew or (c not in spans and _alike(pair, c))]
+        claims.append(_claim(pair, left, "short-warm-up", also, tuple(said), exact=True))
+    if spans:
+        shown = [f"{pair.names[c]}: BACKTEST's or LIVE's span is {span:.0f}, the other's another" for c, span in spans.items()]
+        claims.append(_claim(pair, left, "other-window", list(spans), (some(shown, 3) + ".",), exact=True))
+    return claims
 
 
-def _length(d: Floats, error: Floats, pair: Pair) -> int | None:
-    """The number of candles back at which the error explains the difference; None where none does."""
-    if not np.all(pair.follows[1:]):
-        # Holes would make "L candles back" another row each time: use the longest run without any.
-        breaks = np.flatnonzero(~pair.follows)
-        ends = np.append(breaks[1:], pair.rows)
-        longest = int(np.argmax(ends - breaks))
-        d, error = d[breaks[longest] : ends[longest]], error[breaks[longest] : ends[longest]]
-    best, at_length = 0.0, 0
+def _claim(pair: Pair, left: Mask, cause: str, places: list[int], said: tuple[str, ...], *, exact: bool) -> Claim:
+    cells = np.zeros_like(left)
+    cells[:, places] = left[:, places]
+    return Claim(cause, tuple(pair.names[c] for c in places), cells, said, exact)
+
+
+class _Grid:
+    """Puts columns on an even grid of candles, so that "L candles back" is one step everywhere."""
+
+    def __init__(self, pair: Pair) -> None:
+        place = (pair.ts_ms - pair.ts_ms[0]) // pair.step_ms
+        self.size = int(place[-1]) + 1
+        self.place = place if self.size <= GRID_MAX else None
+        close = pair.y[:, pair.names.index("close")]
+        self.close = self.on(close)
+
+    def on(self, values: Floats) -> Floats:
+        if self.place is None:
+            return values
+        found = np.full(self.size, np.nan)
+        found[self.place] = values
+        return found
+
+
+def _mean_behind(grid: _Grid, ours: Floats, theirs: Floats, tolerance: Floats) -> Mean | None:
+    """The exponential mean of the close that `theirs` is, or is a distance to."""
+    close = grid.close
+    x, y = grid.on(ours), grid.on(theirs)
+    with np.errstate(all="ignore"):
+        log = np.log(close)
+        shapes = (
+            (x, y, close), (x, y, log), (close - x, close - y, close), (log - x, log - y, log),
+            (close / (1 + x), close / (1 + y), close),
+        )  # fmt: skip
+    for ours_mean, mean, source in shapes:
+        gap, step = source[1:] - mean[:-1], np.diff(mean)
+        ok = np.isfinite(gap) & np.isfinite(step)
+        if ok.sum() < ROWS_MIN or not float((gap[ok] ** 2).sum()) > 0:
+            continue
+        weight = float((gap[ok] * step[ok]).sum() / (gap[ok] ** 2).sum())
+        rest = step[ok] - weight * gap[ok]
+        if 0 < weight < WEIGHT_MAX and (rest**2).sum() <= RULE * (step[ok] ** 2).sum():
+            return Mean(weight, mean, source, ours_mean - mean)
+    return None
+
+
+def _judged(found: Mean) -> str:
+    """Say how the other side's mean came about: `later`, `anew`, with an`other` weight, or `` for none of them."""
+    d = found.error
+    if not (np.isfinite(d) & (d != 0)).any():
+        return ""
+    # What is left of the error when it has shrunk by one candle's share: nothing, if the other side obeys the rule.
+    rest = d[1:] - (1 - found.weight) * d[:-1]
+    ok = np.isfinite(rest)
+    if ok.sum() < ROWS_MIN:
+        return ""
+    size = np.nanmean(d**2)
+    noise = _noise(found)
+    if (rest[ok] ** 2).mean() <= max(1e-4 * size, 4 * noise):
+        return "later" if size > 4 * noise else ""
+    ours = found.mean + d
+    gap, step = found.source[1:] - ours[:-1], np.diff(ours)
+    both = np.isfinite(gap) & np.isfinite(step)
+    weight = float((gap[both] * step[both]).sum() / (gap[both] ** 2).sum())
+    own = step[both] - weight * gap[both]
+    if (own**2).mean() <= max(0.05 * (rest[ok] ** 2).mean(), 4 * noise) and abs(weight / found.weight - 1) > 0.005:
+        return "other"
+    # Begun anew: the error is small beside the gap it was born from, and no longer than that.
+    born = np.nanstd(found.source - found.mean)
+    return "anew" if np.nanstd(d) < 0.5 * born else ""
+
+
+def _noise(found: Mean) -> float:
+    """Mean square of what printing leaves of the rule on the side that obeys it."""
+    rest = np.diff(found.mean) - found.weight * (found.source[1:] - found.mean[:-1])
+    return float(np.nanmean(rest**2))
+
+
+def _length(found: Mean) -> int | None:
+    """The number of candles back from which the mean is begun anew; None where the log is too short to tell."""
+    born, d = found.source - found.mean, found.error
+    best, at_length = 0.0, None
     for length in range(2, min(LENGTHS_MAX, len(d) - 30)):
-        a, b = d[length - 1 :], error[: len(error) - length + 1]
+        a, b = d[length - 1 :], born[: len(born) - length + 1]
         ok = np.isfinite(a) & np.isfinite(b)
         if ok.sum() < 30:
             continue
-        norm = float(np.sqrt((a[ok] ** 2).sum() * (b[ok] ** 2).sum()))
-        if norm > 0 and (r := float((a[ok] * b[ok]).sum()) / norm) > best:
+        a, b = a[ok], b[ok]
+        norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+        if norm <= 0:
+            continue
+        r = float((a * b).sum()) / norm
+        share = float((a * b).sum()) / float((b * b).sum())
+        if r > max(best, SURE) and 0.8 < share / (1 - found.weight) ** (length - 1) < 1.25:
             best, at_length = r, length
-    return at_length if best >= SURE else None
+    return at_length
 
 
 def _alike(pair: Pair, c: int) -> bool:
     """Whether two columns are the same quantity but for something small."""
-    d = pair.difference[:, c]
-    return bool(np.nanstd(d) < 0.5 * pair.spread[c])
+    return bool(np.nanstd(pair.difference[:, c]) < 0.5 * pair.spread[c])
+
+
+def by_memory(pair: Pair, left: Mask) -> list[Claim]:
+    """Find what cannot be told by a rule: columns with a long memory differ a little, those with a short one agree.
+
+    When it misleads: it is evidence, not proof; a long average over another length looks the same.
+    """
+    features = set(pair.places("feature"))
+    places = [c for c in np.flatnonzero(left.mean(axis=0) > 0.02).tolist() if c in features and pair.continuous(c)]
+    if not places or left[:, pair.places("candle")].any():
+        return []
+    return _by_memory(pair, left, places)
 
 
 def _by_memory(pair: Pair, left: Mask, places: list[int]) -> list[Claim]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import at, some
-from regime.parity.table import Floats, Mask, Pair, granularity
+from regime.parity.table import Floats, Ints, Mask, Pair, granularity
 
 CELLS_MIN = 10
 AGREES = 0.98
@@ -34,6 +34,8 @@ def scaled(pair: Pair, left: Mask) -> list[Claim]:
         line = fit(pair, c)
         if line is None or (abs(line.slope - 1) < 1e-3 and line.of == "value" and _wanders(pair.y[:, c])):
             continue
+        if not _explains(pair, left, c, line):
+            continue
         lines[c] = line
         groups.setdefault("unit", []).append(c)
     if not lines:
@@ -55,6 +57,23 @@ def scaled(pair: Pair, left: Mask) -> list[Claim]:
             "BACKTEST is standardised (mean near 0, deviation near 1), LIVE is not: the scaler runs on one side only."
         )
     return [Claim("unit", tuple(pair.names[c] for c in places), cells, tuple(said), exact=True)]
+
+
+def _explains(pair: Pair, left: Mask, c: int, line: Line) -> bool:
+    """Whether the line holds on the very candles that differ: where few do, it may be that of the others."""
+    x, values = pair.x[left[:, c], c], _of(line.of, pair.y[left[:, c], c])
+    with np.errstate(invalid="ignore"):
+        room = np.maximum(10 * (1 + abs(line.slope)) * pair.tolerance[left[:, c], c], 0.02 * np.nanstd(pair.x[:, c]))
+        return bool((np.abs(x - line.slope * values - line.offset) <= room).mean() >= 0.9)
+
+
+def _of(name: str, values: Floats) -> Floats:
+    with np.errstate(all="ignore"):
+        if name == "logarithm":
+            return np.asarray(np.log(values))
+        if name == "log(1 + value)":
+            return np.asarray(np.log1p(values))
+        return np.asarray(np.exp(values)) if name == "exponential" else values
 
 
 def _said(line: Line) -> str:
@@ -149,13 +168,15 @@ def cumulative(pair: Pair, left: Mask) -> list[Claim]:
         d = pair.difference[:, c]
         steps_x, steps_y = np.diff(pair.x[:, c]), np.diff(pair.y[:, c])
         ok = pair.follows[1:] & np.isfinite(steps_x) & np.isfinite(steps_y)
-        if ok.sum() < CELLS_MIN or not pair.continuous(c):
+        if ok.sum() < CELLS_MIN or not pair.continuous(c) or np.isnan(d[left[:, c]]).mean() > 0.5:
             continue
         # The tolerance of a level may be larger than its changes: those have to agree on their own scale, too.
         usual = float(np.sqrt((steps_y[ok] ** 2).mean()))
         tol = np.minimum(2 * pair.tolerance[1:, c], 0.05 * usual) if usual > 0 else 2 * pair.tolerance[1:, c]
         same = np.abs(steps_x - steps_y) <= tol
         if (same & ok).sum() < STEPS_AGREE * ok.sum() or not _wanders(pair.y[:, c]):
+            continue
+        if not _level(d, pair.tolerance[:, c], np.flatnonzero(ok & ~same) + 1):
             continue
         found.append(c)
         jumps |= set((np.flatnonzero(ok & ~same) + 1).tolist())
@@ -170,6 +191,18 @@ def cumulative(pair: Pair, left: Mask) -> list[Claim]:
         when = [at(int(pair.ts_ms[row])) for row in sorted(jumps)]
         distances.append(f"It begins anew at {some(when, 3)}.")
     return [Claim("cumulative", tuple(pair.names[c] for c in found), cells, tuple(distances), exact=True)]
+
+
+def _level(d: Floats, tolerance: Floats, jumps: Ints) -> bool:
+    """Whether a difference stays where it is between its jumps: that of an average which forgets its start creeps."""
+    kept = total = 0
+    for piece, tol in zip(np.split(d, jumps), np.split(tolerance, jumps), strict=True):
+        known = np.isfinite(piece)
+        if known.sum() >= CELLS_MIN:
+            middle = float(np.median(piece[known]))
+            kept += int((np.abs(piece[known] - middle) <= np.maximum(3 * tol[known], 1e-3 * abs(middle))).sum())
+            total += int(known.sum())
+    return total > 0 and kept >= STEPS_AGREE * total
 
 
 def rounded(pair: Pair, left: Mask) -> list[Claim]:

@@ -27,8 +27,10 @@ def normalised(pair: Pair, left: Mask) -> list[Claim]:
     """
     found: list[int] = []
     slopes: list[str] = []
+    # What a model makes of its inputs is the model's doing; alone, a probability may be normalised like anything else.
+    answers = set(pair.places("probability")) if pair.places("feature", "candle") else set()
     for c in np.flatnonzero(left.mean(axis=0) > 0.1).tolist():
-        if not pair.continuous(c):
+        if not pair.continuous(c) or c in answers:
             continue
         law = _slopes(pair, c)
         if law is None:
