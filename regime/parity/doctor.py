@@ -180,7 +180,7 @@ def _diagnose(pairing: Pair) -> list[Claim]:
 
     ask(shifted_columns, swapped, scaled, cumulative, smoothed, rounded, forming, other_feed)
     _follow(pairing, claims, left, from_kinds=("candle",), to="feature", later=True)
-    ask(exponential, warm_up, filled, normalised, by_memory)
+    ask(warm_up, filled, exponential, normalised, by_memory)
     _flags_follow(pairing, claims, left)
     if not any(claim.absent for claim in claims):
         ask(other_model)

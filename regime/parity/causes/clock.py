@@ -21,6 +21,7 @@ ROWS_MIN = 12
 ROW_AGREES = 0.7
 """A row is the same candle where so many of its telling columns agree: the others may have faults of their own."""
 EXPLAINED = 0.9
+PARTLY = 0.05
 _ODD_ZONES = {m * 60_000 for m in (210, 270, 330, 345, 390, 525, 570, 630, 765, -150, -210, -570)}
 """Zones of the world that are no whole hours from UTC."""
 COLUMN_SHIFTS = (1, -1, 2, -2, 3, -3)
@@ -67,6 +68,9 @@ def align(live: Table, backtest: Table, step_ms: int, tolerance: Tolerance) -> A
         second, more = best, np.zeros_like(more)
     # Rows without a partner at any offset prove nothing, for or against.
     known = wrong & (judge.known(best) | judge.known(second))
+    if at_zero.mean() > PARTLY:
+        # Some rows are right as they stand; one of those whose partner is missing would look like another candle.
+        known &= judge.known(0) | explained | more
     if (explained | more).sum() < EXPLAINED * known.sum():
         return None
     moved = _moved(live, judge.rows, offsets, best, second, more)

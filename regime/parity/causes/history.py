@@ -223,7 +223,8 @@ def _mean_behind(grid: _Grid, ours: Floats, theirs: Floats, tolerance: Floats) -
             (close / (1 + x), close / (1 + y), close),
         )  # fmt: skip
     for ours_mean, mean, source in shapes:
-        gap, step = source[1:] - mean[:-1], np.diff(mean)
+        with np.errstate(invalid="ignore"):
+            gap, step = source[1:] - mean[:-1], np.diff(mean)
         ok = np.isfinite(gap) & np.isfinite(step)
         if ok.sum() < ROWS_MIN or not float((gap[ok] ** 2).sum()) > 0:
             continue
@@ -249,7 +250,8 @@ def _judged(found: Mean) -> str:
     if (rest[ok] ** 2).mean() <= max(1e-4 * size, 4 * noise):
         return "later" if size > 4 * noise else ""
     ours = found.mean + d
-    gap, step = found.source[1:] - ours[:-1], np.diff(ours)
+    with np.errstate(invalid="ignore"):
+        gap, step = found.source[1:] - ours[:-1], np.diff(ours)
     both = np.isfinite(gap) & np.isfinite(step)
     weight = float((gap[both] * step[both]).sum() / (gap[both] ** 2).sum())
     own = step[both] - weight * gap[both]

@@ -6,6 +6,7 @@ import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import some
+from regime.parity.statistics import correlation
 from regime.parity.table import Floats, Mask, Pair
 
 BLOCK = 24
@@ -15,45 +16,78 @@ FITS = 0.8
 GAINS = 0.4
 """... and share of the variance of the difference of the changes."""
 DIFFERS = 0.005
+SLOW = 0.7
+"""Noise of another feed has a correlation of 0 from candle to candle, window means of 20 candles one of 0.9."""
+ALIKE = 0.3
 WINDOWS = 48
 
 
 def normalised(pair: Pair, left: Mask) -> list[Claim]:
-    """Find columns whose changes are those of the other side times a factor that drifts.
+    """Find features that follow the other side's while a factor, or a distance, drifts slowly.
 
     A value normalised over a rolling window is (r - m) / s with m and s of that window; over another window it is
-    a line of the first, with a slope and offset that change slowly. One line for all candles would be a unit; a factor of one would be an
-    offset. Looked at in blocks of 24 candles, in changes, so that slow columns do not fit by their trend alone.
+    a line of the first, with a slope and offset that change slowly. One line for all candles would be a unit, a distance that
+    stays a total. Three signs, any of which is enough: in blocks of 24 candles a slope of their own explains the changes; the
+    ratio of the two sides changes slowly (r / m); or their distance does.
+
+    When it misleads: averages that forget slowly look so, too (`history.py` is asked before), and so does any other
+    formula for nearly the same thing, RSI over 14 and over 21 candles for example. It is evidence, not proof.
     """
     found: list[int] = []
-    slopes: list[str] = []
+    signs: list[str] = []
     # What a model makes of its inputs is the model's doing; alone, a probability may be normalised like anything else.
-    answers = set(pair.places("probability")) if pair.places("feature", "candle") else set()
-    for c in np.flatnonzero(left.mean(axis=0) > 0.1).tolist():
-        if not pair.continuous(c) or c in answers:
+    kinds = {"feature"} if pair.places("feature", "candle") else {"probability"}
+    for c in pair.places(*kinds):
+        if left[:, c].mean() <= 0.1 or not pair.continuous(c):
             continue
-        law = _slopes(pair, c)
-        if law is None:
-            continue
-        fits, gains, low, high = law
-        if fits >= FITS and gains >= GAINS and low > 0 and high / low > 1 + DIFFERS:
+        sign = _sign(pair, c)
+        if sign is not None:
             found.append(c)
-            if len(slopes) < 4:
-                slopes.append(
-                    f"{pair.names[c]}: LIVE moves with BACKTEST by a factor that drifts from {low:.3g} to {high:.3g} "
-                    f"(tenth to ninetieth hundredth of blocks of {BLOCK} candles; within a block it explains {fits:.0%} of the changes)."
-                )
+            if len(signs) < 4:
+                signs.append(f"{pair.names[c]}: {sign}.")
     if not found:
         return []
     cells = np.zeros_like(left)
     cells[:, found] = left[:, found]
-    said = (*slopes, "That is what a rolling mean and scale over another number of candles do.")
+    said = (*signs, "That is what a rolling mean and scale over another number of candles do.")
     return [Claim("other-window", tuple(pair.names[c] for c in found), cells, said, exact=False)]
+
+
+def _sign(pair: Pair, c: int) -> str | None:
+    law = _slopes(pair, c)
+    if law is not None:
+        fits, gains, low, high = law
+        if fits >= FITS and gains >= GAINS and low > 0 and high / low > 1 + DIFFERS:
+            return (
+                f"LIVE moves with BACKTEST by a factor that drifts from {low:.3g} to {high:.3g} (tenth to ninetieth "
+                f"hundredth of blocks of {BLOCK} candles; within a block it explains {fits:.0%} of the changes)"
+            )
+    x, y = pair.x[:, c], pair.y[:, c]
+    both = np.isfinite(x) & np.isfinite(y)
+    if both.sum() < 2 * BLOCK or (correlation(x[both], y[both]) or 0.0) < ALIKE:
+        return None
+    slow = _slowness(pair, x - y)
+    if slow is not None and slow >= SLOW:
+        return f"the distance of the two changes slowly (correlation {slow:.2f} from one candle to the next)"
+    if np.all(x[both] * y[both] > 0):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            slow = _slowness(pair, np.log(np.abs(x / y)))
+        if slow is not None and slow >= SLOW:
+            return f"the ratio of the two changes slowly (correlation {slow:.2f} from one candle to the next)"
+    return None
+
+
+def _slowness(pair: Pair, values: Floats) -> float | None:
+    """Correlation of a series with itself one candle before."""
+    a, b = values[1:], values[:-1]
+    ok = pair.follows[1:] & np.isfinite(a) & np.isfinite(b)
+    return correlation(a[ok], b[ok])
 
 
 def _slopes(pair: Pair, c: int) -> tuple[float, float, float, float] | None:
     """Medians of the share explained (of the changes, of their difference), and the range of the slopes."""
-    u, v = np.diff(pair.y[:, c]), np.diff(pair.x[:, c])
+    with np.errstate(invalid="ignore"):
+        u, v = np.diff(pair.y[:, c]), np.diff(pair.x[:, c])
     ok = pair.follows[1:] & np.isfinite(u) & np.isfinite(v)
     u, v = u[ok], v[ok]
     blocks = len(u) // BLOCK
