@@ -178,7 +178,7 @@ def _diagnose(pairing: Pair) -> list[Claim]:
                     claims.append(claim)
                     np.logical_and(left, ~claim.cells, out=left)
 
-    ask(shifted_columns, swapped, scaled, cumulative, smoothed, rounded, forming, other_feed)
+    ask(shifted_columns, swapped, cumulative, scaled, smoothed, rounded, forming, other_feed)
     _follow(pairing, claims, left, from_kinds=("candle",), to="feature", later=True)
     ask(warm_up, filled, exponential, normalised, by_memory)
     _flags_follow(pairing, claims, left)

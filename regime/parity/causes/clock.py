@@ -66,22 +66,22 @@ def align(live: Table, backtest: Table, step_ms: int, tolerance: Tolerance) -> A
         offsets[more] = second
     else:
         second, more = best, np.zeros_like(more)
-    # Rows without a partner at any offset prove nothing, for or against.
-    known = wrong & (judge.known(best) | judge.known(second))
+    # A row whose partner is missing under one of the offsets proves nothing, for or against.
+    known = explained | more | (wrong & judge.known(best) & judge.known(second))
     if at_zero.mean() > PARTLY:
-        # Some rows are right as they stand; one of those whose partner is missing would look like another candle.
         known &= judge.known(0) | explained | more
     if (explained | more).sum() < EXPLAINED * known.sum():
         return None
-    moved = _moved(live, judge.rows, offsets, best, second, more)
-    before, late = ("LIVE", "late") if best > 0 else ("LIVE", "early")
+    sure = explained | more | (at_zero if at_zero.mean() > PARTLY else False)
+    moved = _moved(live, judge.rows[sure], offsets[sure])
+    late, later = ("late", "later") if best > 0 else ("early", "earlier")
     first = int(judge.ts[np.argmax(explained)])
     share = f"{(explained | more).sum():,} of {known.sum():,} rows that differ are equal"
     if _is_zone(best, step_ms) and abs(best) > step_ms:
         cause = "time-zone"
         sign = "+" if best > 0 else "-"
         said = [
-            f"{before}'s times are {lasting(best)} {late}er than BACKTEST's (as if UTC{sign}{lasting(best)}): {share} then."
+            f"LIVE's times are {lasting(best)} {later} than BACKTEST's (as if UTC{sign}{lasting(best)}): {share} then."
         ]
         if more.any():
             said.append(
@@ -155,14 +155,10 @@ def _is_zone(offset: int, step_ms: int) -> bool:
     return offset % HOUR_MS == 0 or offset in _ODD_ZONES or -offset in _ODD_ZONES
 
 
-def _moved(live: Table, rows: Ints, offsets: Ints, best: int, second: int, more: Mask) -> Table:
-    """Put every row back by the offset of the judged row at or before it; what was equal as it stood stays."""
-    own = offsets[np.clip(np.searchsorted(rows, np.arange(len(live.ts_ms)), side="right") - 1, 0, len(rows) - 1)]
-    if not more.any():
-        # One offset: rows that could not be judged belong to those around them.
-        judged = (offsets == best).mean() > 0.5
-        own = np.full(len(live.ts_ms), best) if judged else own
-    ts = live.ts_ms - own
+def _moved(live: Table, rows: Ints, offsets: Ints) -> Table:
+    """Put every row back by the offset of the nearest row before it that is sure (`rows`), or of the first one."""
+    before = np.searchsorted(rows, np.arange(len(live.ts_ms)), side="right") - 1
+    ts = live.ts_ms - offsets[np.maximum(before, 0)]
     _, keep = np.unique(ts, return_index=True)
     log_ms = None if live.log_ms is None else live.log_ms[keep]
     return Table(ts[keep], live.names, live.values[keep], log_ms)

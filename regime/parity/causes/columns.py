@@ -6,7 +6,7 @@ import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import some
-from regime.parity.table import CANDLE, DISTINCT_MIN, Floats, Mask, Pair, matched
+from regime.parity.table import CANDLE, DISTINCT_MIN, Floats, Mask, Pair, granularity, matched
 
 ROWS_MAX = 400
 AGREES = 0.97
@@ -111,11 +111,17 @@ def _equal(x: Floats, y: Floats) -> float:
         return 0.0
     a, b = x[both], y[both]
     kinds = len(np.unique(b))
-    share = float((np.abs(a - b) <= np.maximum(1e-5 * np.maximum(np.abs(a), np.abs(b)), 1e-3 * b.std())).mean())
+    room = max(1e-3 * float(b.std()), _printed(a, b))
+    share = float((np.abs(a - b) <= np.maximum(1e-5 * np.maximum(np.abs(a), np.abs(b)), room)).mean())
     if kinds < 2:
         return 0.0
     # Two flags that are rarely set agree nearly always: they must agree everywhere.
     return share if kinds >= DISTINCT_MIN * len(b) or share == 1.0 else 0.0
+
+
+def _printed(a: Floats, b: Floats) -> float:
+    """What the decimals of two columns leave open, as far as it is little beside their spread."""
+    return min(max(granularity(a), granularity(b)), 0.05 * float(np.nanstd(b)))
 
 
 def swapped(pair: Pair, left: Mask) -> list[Claim]:
@@ -128,7 +134,8 @@ def swapped(pair: Pair, left: Mask) -> list[Claim]:
     holds: dict[int, int] = {}
     for a in range(len(places)):
         with np.errstate(invalid="ignore"):
-            tol = np.maximum(1e-5 * np.abs(y), 1e-3 * pair.spread[places])
+            printed = np.array([_printed(x[:, a], y[:, b]) for b in range(len(places))])
+            tol = np.maximum(1e-5 * np.abs(y), np.maximum(1e-3 * pair.spread[places], printed))
             shares = (np.abs(x[:, a : a + 1] - y) <= tol).mean(axis=0)
         shares[a] = 0.0
         best = int(np.argmax(shares))

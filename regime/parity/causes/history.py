@@ -21,7 +21,7 @@ GAP_STEPS = 2
 SURE = 0.9
 LENGTHS_MAX = 1_500
 WEIGHT_MAX = 0.9
-RULE = 1e-3
+RULE = 0.03
 """A column is an exponential mean where the rule leaves no more than this share of its changes."""
 ROWS_MIN = 50
 GRID_MAX = 500_000

@@ -11,7 +11,8 @@ from regime.parity.table import CANDLE, PRICES, Floats, Mask, Pair
 
 CONTAINED = 0.9
 """Share of the differing candles that must lie inside the other side's, same open and less volume."""
-WIDER = 0.5
+MOVED = 0.5
+"""Share of them whose high, low or close must differ: with less volume alone it is another feed."""
 NEAR_BPS = 100.0
 """Prices of one market at two places are closer than this, 99 candles of 100."""
 SHARE = 0.2
@@ -48,6 +49,9 @@ def _inside(pair: Pair, left: Mask) -> Claim | None:
                 continue
         else:
             rows_here = rows[inside]
+        moved = left[np.ix_(rows_here, [place[name] for name in ("high", "low", "close")])].any(axis=1).mean()
+        if len(rows_here) > 2 and moved < MOVED:
+            continue
         proven = _written_early(pair, side, rows_here)
         if len(rows_here) < 3 and not len(np.intersect1d(rows_here, ends)) and not proven:
             continue

@@ -8,14 +8,14 @@ import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import at, some
+from regime.parity.statistics import correlation
 from regime.parity.table import Floats, Ints, Mask, Pair, granularity
 
 CELLS_MIN = 10
 AGREES = 0.98
 """Share of a column's candles on which undoing the fault must make the two sides equal."""
 STEPS_AGREE = 0.95
-WANDERS = 0.3
-"""A column whose variance over 32 candles is this share of 32 one-candle variances has a level that goes anywhere."""
+LASTS = 0.8
 
 
 class Line(NamedTuple):
@@ -32,7 +32,7 @@ def scaled(pair: Pair, left: Mask) -> list[Claim]:
     lines: dict[int, Line] = {}
     for c in np.flatnonzero(left.mean(axis=0) > 0.05).tolist():
         line = fit(pair, c)
-        if line is None or (abs(line.slope - 1) < 1e-3 and line.of == "value" and _wanders(pair.y[:, c])):
+        if line is None or (abs(line.slope - 1) < 1e-3 and line.of == "value" and _slow(pair.y[:, c])):
             continue
         if not _explains(pair, left, c, line):
             continue
@@ -147,12 +147,11 @@ def _standard(values: Floats) -> bool:
     return bool(abs(finite.mean()) < 0.75 and 0.4 < finite.std() < 2.0)
 
 
-def _wanders(values: Floats) -> bool:
+def _slow(values: Floats) -> bool:
+    """Whether a column's level lasts: a constant distance of two such columns is that of two totals, not a unit."""
     finite = values[np.isfinite(values)]
-    if len(finite) < 100:
-        return False
-    long, short = finite[32:] - finite[:-32], np.diff(finite)
-    return bool((long**2).mean() > WANDERS * 32 * (short**2).mean())
+    lasting = correlation(finite[1:], finite[:-1])
+    return lasting is not None and lasting >= LASTS
 
 
 def cumulative(pair: Pair, left: Mask) -> list[Claim]:
@@ -173,10 +172,10 @@ def cumulative(pair: Pair, left: Mask) -> list[Claim]:
         creeps = np.abs(np.diff(d[known]))
         usual = _usual_step(pair, c)
         # The tolerance of a level may be larger than its changes: those have to agree on their own scale, too.
-        tol = np.minimum(2 * pair.tolerance[known[1:], c], 0.05 * usual) if usual > 0 else pair.tolerance[known[1:], c]
+        tol = np.minimum(2 * pair.tolerance[known[1:], c], 0.5 * usual) if usual > 0 else pair.tolerance[known[1:], c]
         same = creeps <= tol
         begins = known[1:][~same]
-        if same.mean() < STEPS_AGREE or not _wanders(pair.y[:, c]):
+        if same.mean() < STEPS_AGREE or not _slow(pair.y[:, c]):
             continue
         if not _level(d, pair.tolerance[:, c], begins):
             continue
