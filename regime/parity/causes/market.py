@@ -131,7 +131,13 @@ def other_feed(pair: Pair, left: Mask) -> list[Claim]:
     bps = np.abs(x[known] / y[known] - 1) * 1e4
     if not len(bps) or np.quantile(bps, 0.99) > NEAR_BPS:
         return []
-    said = [f"Prices are {np.median(bps):.2f} bps apart at the median, 99 % within {np.quantile(bps, 0.99):.1f} bps."]
+    nearest = prices[-1]
+    known = np.isfinite(x[:, -1]) & np.isfinite(y[:, -1]) & (y[:, -1] > 0)
+    bps = np.abs(x[known, -1] / y[known, -1] - 1) * 1e4
+    said = [
+        f"Prices ({pair.names[nearest]}) are {np.median(bps):.2f} bps apart at the median, 99 % within "
+        f"{np.quantile(bps, 0.99):.1f} bps."
+    ]
     moves = _moves(pair, prices[-1])
     if moves is not None:
         said.append(f"Returns from candle to candle correlate at {moves:.3f}.")
@@ -145,8 +151,8 @@ def other_feed(pair: Pair, left: Mask) -> list[Claim]:
         if len(ratio):
             low, high = np.quantile(ratio, [0.1, 0.9])
             said.append(
-                f"LIVE's volume is {_ratio(pair, v):.2f} times BACKTEST's in total (median candle {np.median(ratio):.2f}, "
-                f"80 % of candles {low:.2f} to {high:.2f})."
+                f"LIVE's volume is {np.median(ratio):.2f} times BACKTEST's on the median candle (80 % of candles "
+                f"{low:.2f} to {high:.2f}; in total {_ratio(pair, v):.2f} times)."
             )
     cells = np.zeros_like(left)
     cells[:, pair.places("candle")] = left[:, pair.places("candle")]

@@ -59,7 +59,8 @@ def not_the_clock(pair: Pair, places: list[int], lags: list[tuple[str, float, in
     said = []
     for name, plain, lag, best in lags:
         said.append(
-            f"{name}: correlation {plain:.3f}; the best of all shifts by up to 12 candles ({lag:+d}) reaches {best:.3f}."
+            f"{name}: correlation {plain:.3f}; the best of all shifts by up to 12 candles ({lag:+d}) reaches {best:.3f}; "
+            "one that explained it would reach 0.9."
         )
     r = [
         f"{pair.names[c]} {fit:.2f}" for c in places if (fit := weighted_window(pair.x[:, c], pair.y[:, c])) is not None

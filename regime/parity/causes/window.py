@@ -7,7 +7,7 @@ import numpy as np
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import some
 from regime.parity.statistics import correlation
-from regime.parity.table import Floats, Mask, Pair
+from regime.parity.table import Floats, Mask, Pair, kind
 
 BLOCK = 24
 BLOCKS_MIN = 5
@@ -18,7 +18,7 @@ GAINS = 0.4
 DIFFERS = 0.005
 SLOW = 0.7
 """Noise of another feed has a correlation of 0 from candle to candle, window means of 20 candles one of 0.9."""
-ALIKE = 0.3
+ALIKE = 0.5
 WINDOWS = 48
 
 
@@ -62,6 +62,9 @@ def _sign(pair: Pair, c: int) -> str | None:
                 f"LIVE moves with BACKTEST by a factor that drifts from {low:.3g} to {high:.3g} (tenth to ninetieth "
                 f"hundredth of blocks of {BLOCK} candles; within a block it explains {fits:.0%} of the changes)"
             )
+    if kind(pair.names[c]) == "probability":
+        # Answers of any two models to the same slow market are apart by something slow.
+        return None
     x, y = pair.x[:, c], pair.y[:, c]
     both = np.isfinite(x) & np.isfinite(y)
     if both.sum() < 2 * BLOCK or (correlation(x[both], y[both]) or 0.0) < ALIKE:
