@@ -29,13 +29,14 @@ from regime.parity.statistics import (
     compare_columns,
     compare_distributions,
     compare_probabilities,
+    usual_range,
 )
 from regime.parity.table import Mask, Pair, Table, Tolerance, kind, pair, usual_step_ms
 
 ROWS_MIN = 30
 """Candles in common under which nothing is called clean: two compared points have been taken for proof before."""
 UNIT_RATIO = 20.0
-"""Where no candle is in common, a column this many times larger (or smaller) at the median is another unit."""
+"""Where no candle is in common, a column this many times wider (or narrower) is another unit."""
 
 FLAG_SHARE = 0.9
 """A flag that differs on candles of which this share has a cause follows from it."""
@@ -57,7 +58,8 @@ class Unmatched:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One line to act on. `cause` is a code of `findings.CAUSES`, or `clean`, `too-few-candles`, `no-candle-in-common`."""
+    """One line to act on. `cause` is a code of `findings.CAUSES`, or `clean`, `too-few-candles`,
+    `no-candle-in-common`."""
 
     cause: str
     sentence: str
@@ -113,11 +115,11 @@ def compare(
 ) -> ParityReport:
     """Compare what the bot saw with what its backtest saw, and name the likeliest cause of what differs.
 
-    `step_ms` is the length of a candle; without it the commonest distance of rows. Raises `ValueError` where there is no row, no
-    column in common, or the two sides have candles of different lengths.
+    `step_ms` is the length of a candle; without it the commonest distance of rows. Raises `ValueError` where there
+    is no row, no column in common, or the two sides have candles of different lengths.
 
-    When a verdict misleads. A cause is named because it explains most of the values that differ, not because it was seen
-    to happen: two faults at once are both listed, but one may hide the other, above all under candles from another
+    When a verdict misleads. A cause is named because it explains most of the values that differ, not because it was
+    seen to happen: two faults at once are both listed, but one may hide the other, above all under candles from another
     feed, to which every difference of a feature is put down. "Clean" is about the columns and candles that are in both
     files and nothing else. How often each cause is named first where it was planted, and how often something is named
     where nothing was: `docs/measurements/parity.md`.
@@ -153,7 +155,8 @@ def _step(live: Table, backtest: Table, step_ms: int | None) -> int:
     if own[0] and own[1] and max(own[0], own[1]) % min(own[0], own[1]) == 0 and own[0] != own[1]:
         longer, shorter = max(own[0], own[1]) // 60_000, min(own[0], own[1]) // 60_000
         raise ValueError(
-            f"rows of LIVE are {own[0] // 60_000} min apart, rows of BACKTEST {own[1] // 60_000} min: give both in the same "
+            f"rows of LIVE are {own[0] // 60_000} min apart, rows of BACKTEST {own[1] // 60_000} min: give both in "
+            f"the same "
             f"timeframe ({longer} min candles cannot be compared with {shorter} min ones)"
         )
     step = step_ms or usual_step_ms(live, backtest)
@@ -178,9 +181,9 @@ def _diagnose(pairing: Pair) -> list[Claim]:
                     claims.append(claim)
                     np.logical_and(left, ~claim.cells, out=left)
 
-    ask(shifted_columns, swapped, cumulative, scaled, smoothed, rounded, forming, other_feed)
+    ask(shifted_columns, swapped, scaled, exponential, cumulative, smoothed, rounded, forming, other_feed)
     _follow(pairing, claims, left, from_kinds=("candle",), to="feature", later=True)
-    ask(warm_up, filled, exponential, normalised, by_memory)
+    ask(warm_up, filled, by_memory, normalised)
     _flags_follow(pairing, claims, left)
     if not any(claim.absent for claim in claims):
         ask(other_model)
@@ -206,14 +209,12 @@ def _follow(
     ]
     for _, i in sorted(upstream, reverse=True):
         claim = claims[i]
-        if claim.absent:
-            rows = np.ones(pairing.rows, dtype=bool)
-        else:
-            rows = claim.cells[:, sources].any(axis=1)
-            if later:
-                rows = np.logical_or.accumulate(rows)
-        follows = np.zeros_like(left)
-        follows[np.ix_(rows, targets)] = left[np.ix_(rows, targets)]
+        rows: Mask = np.ones(pairing.rows, dtype=bool)
+        if not claim.absent:
+            rows = claim.cells[:, sources].max(axis=1)
+            rows = np.logical_or.accumulate(rows) if later else rows
+        follows = left & rows[:, None]
+        follows[:, [c for c in range(len(pairing.names)) if c not in targets]] = False
         if follows.any():
             names = [pairing.names[c] for c in np.flatnonzero(follows.any(axis=0)).tolist()]
             word = "features made of them" if to == "feature" else "probabilities made of them"
@@ -273,8 +274,8 @@ def _findings(plain: Pair, pairing: Pair, alignment: Alignment | None, claims: l
         cause = CAUSES[alignment.cause]
         found.append(
             Finding(
-                cause.code, cause.title, alignment.evidence, cause.do, pairing.names, moved, moved / max(total, 1), True,
-                alignment.first_ms,
+                cause.code, cause.title, alignment.evidence, cause.do, pairing.names, moved, moved / max(total, 1),
+                True, alignment.first_ms,
             )
         )  # fmt: skip
     merged: dict[str, list[Claim]] = {}
@@ -337,7 +338,7 @@ def _notes(pairing: Pair) -> tuple[str, ...]:
         said.append(
             f"Only BACKTEST has {some(sorted(lacking))}: taken for prices or labels of the training, not for inputs."
         )
-    if pairing.rows < ROWS_MIN:
+    if 0 < pairing.rows < ROWS_MIN:
         said.append(f"Only {candles(pairing.rows)} are in common: read every figure with that in mind.")
     return tuple(said)
 
@@ -350,8 +351,10 @@ def _report(
         verdict=verdict, findings=tuple(found), step_ms=plain.step_ms, live_rows=len(live.ts_ms),
         backtest_rows=len(backtest.ts_ms), matched=plain.rows,
         from_ms=int(plain.ts_ms[0]) if plain.rows else None, to_ms=int(plain.ts_ms[-1]) if plain.rows else None,
-        live_only=_unmatched(live, backtest, plain.rows_live), backtest_only=_unmatched(backtest, live, plain.rows_backtest),
-        differing_candles=int(plain.over.any(axis=1).sum()), columns=columns, probabilities=compare_probabilities(plain),
+        live_only=_unmatched(live, backtest, plain.rows_live),
+        backtest_only=_unmatched(backtest, live, plain.rows_backtest),
+        differing_candles=int(plain.over.any(axis=1).sum()), columns=columns,
+        probabilities=compare_probabilities(plain),
         columns_live_only=tuple(n for n in live.names if n not in backtest.names),
         columns_backtest_only=tuple(n for n in backtest.names if n not in live.names), notes=notes,
     )  # fmt: skip
@@ -371,9 +374,9 @@ def _apart(plain: Pair) -> ParityReport:
     columns = compare_distributions(plain.live, plain.backtest)
     units = []
     for column in columns:
-        a, b = column.live_deviation, column.backtest_deviation
+        a, b = (usual_range(table.column(column.name)) for table in (plain.live, plain.backtest))
         if a and b and not 1 / UNIT_RATIO < a / b < UNIT_RATIO:
-            units.append(f"{column.name}: LIVE's deviation is {a / b:.3g} times BACKTEST's")
+            units.append(f"{column.name}: LIVE's usual range is {a / b:.3g} times BACKTEST's")
     found = _findings(plain, plain, None, absent(plain))
     if units:
         cause = CAUSES["unit"]

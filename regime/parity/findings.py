@@ -34,12 +34,14 @@ def _causes() -> dict[str, Cause]:
         ("unit", "another unit or scaler",
          "Use one scaler, saved with the model; compare its mean and scale on both sides."),
         ("cumulative", "a running total that began elsewhere",
-         "Replace the total by its change, or by a sum over a fixed window: its level depends on where the history begins."),
+         "Replace the total by its change, or by a sum over a fixed window: its level depends on where the history "
+         "begins."),
         ("short-warm-up", "too little history before the first values",
          "Load as many candles before the first one as the longest average needs (three to four times its length for "
          "exponential ones), at every start and at every call."),
         ("other-window", "normalised (or averaged) over another window",
-         "Use the same window length on both sides; a rolling mean over what was downloaded is as long as the download."),
+         "Use the same window length on both sides; a rolling mean over what was downloaded is as long as the "
+         "download."),
         ("filled", "missing values are filled differently",
          "Fill in one place, in code that both sides share; train with the same filling."),
         ("rounded", "one side is rounded coarsely",
@@ -68,7 +70,8 @@ class Finding:
     cells: int
     """Differing values it accounts for, with those that follow from it."""
     share: float
-    """The same as a share of all differing values (a column that is not there counts as one that differs everywhere)."""
+    """The same as a share of all differing values (a column that is not there counts as one that differs
+    everywhere)."""
     exact: bool
     """True where undoing the fault makes the two sides equal; False where it is the likeliest of what we know."""
     first_ms: int | None

@@ -43,7 +43,8 @@ class ColumnComparison:
     first_over_ms: int | None
     best_lag: int | None
     """Candles by which the live side has to be taken back to correlate best, among 12 to both sides; 0 unless another
-    one is better. Neighbouring candles are alike: a lag beside 0 means something only where its correlation is much better."""
+    one is better. Neighbouring candles are alike: a lag beside 0 means something only where it correlates much
+    better."""
     lag_correlation: float | None
     """Correlation at the best lag."""
     ks: float | None
@@ -176,7 +177,7 @@ def _lags(pair: Pair) -> list[tuple[int | None, float | None]]:
     for row, lag in enumerate(range(-LAGS, LAGS + 1)):
         i, j = matched(pair.live, pair.backtest, pair.offset_ms + lag * pair.step_ms)
         i, j = i[-LAG_ROWS:], j[-LAG_ROWS:]
-        table[row] = correlations(pair.live.values[np.ix_(i, x_at)], pair.backtest.values[np.ix_(j, y_at)])
+        table[row] = correlations(pair.live.values[i][:, x_at], pair.backtest.values[j][:, y_at])
     found: list[tuple[int | None, float | None]] = []
     for column in table.T:
         if np.isnan(column).all():
@@ -229,3 +230,13 @@ def compare_distributions(live: Table, backtest: Table) -> tuple[ColumnCompariso
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def usual_range(values: Floats) -> float | None:
+    """Return the distance of a column's tenth hundredth from its ninetieth, which one wild value does not move; None
+    under 20 values."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < CORRELATION_MIN:
+        return None
+    low, high = np.quantile(finite, [0.1, 0.9])
+    return float(high - low)

@@ -92,23 +92,26 @@ def _parser() -> argparse.ArgumentParser:
 
     parity = commands.add_parser(
         "parity",
-        help="compare what the bot logged with what its backtest computed, and name the likeliest cause of what differs "
-        "(exit code 0: clean, 1: something differs, 2: nothing can be said)",
+        help="compare what the bot logged with what its backtest computed, and name the likeliest cause of what "
+        "differs (exit code 0: clean, 1: something differs, 2: nothing can be said)",
     )
     _common(parity)
-    parity.add_argument("live", metavar="LIVE", help="the bot's log: features, probabilities, candles; file, folder or glob")
+    parity.add_argument("live", metavar="LIVE", help="the bot's log: features, probabilities, candles; file or folder")
     parity.add_argument(
         "backtest", metavar="BACKTEST", nargs="?",
         help="the same from the backtest; left out, LIVE is one file with both (prod_long, backtest_long)",
     )  # fmt: skip
     parity.add_argument(
         "--columns", metavar="LIVE,BACKTEST",
-        help="in one file: words by which the columns of the two sides begin or end (default: live, prod, ... and backtest, bt, ...)",
+        help="in one file: words by which the columns of the two sides begin or end (default: live, prod, ... and "
+        "backtest, bt, ...)",
     )  # fmt: skip
     parity.add_argument("--pair", metavar="P", help="only this market, where files or folders hold several")
     parity.add_argument("--all-pairs", action="store_true", help="every market that both sides have, one by one")
     parity.add_argument("--timeframe", help="candle length (default: told by the times)")
-    parity.add_argument("--tolerance", type=float, metavar="R", help="relative difference that counts as equal (default 1e-5)")
+    parity.add_argument(
+        "--tolerance", type=float, metavar="R", help="relative difference taken for equal (default 1e-5)"
+    )
     parity.add_argument("--out", metavar="DIR", help="folder for report.html, report.json, columns.csv")
     parity.add_argument("--json", action="store_true", help="print the report as JSON")
     parity.set_defaults(run=_parity)

@@ -87,9 +87,7 @@ def _mean(values: Floats, w: int, seen: Floats, recipe: Recipe) -> Floats:
     return _rolling(values, w, seen, recipe, lambda block: block.mean(axis=-1))
 
 
-def _rolling(
-    values: Floats, w: int, seen: Floats, recipe: Recipe, of: Callable[[Floats], Floats]
-) -> Floats:
+def _rolling(values: Floats, w: int, seen: Floats, recipe: Recipe, of: Callable[[Floats], Floats]) -> Floats:
     """`of` the last w values: w - 1 closed ones and the one that is `seen`."""
     if recipe.limit is not None:
         w = min(w, recipe.limit)
@@ -121,7 +119,9 @@ def features(closed: Bars, recipe: Recipe, seen: Bars | None = None) -> tuple[li
     gain = _ema(np.maximum(change, 0), 1 / 14, limit, np.maximum(change_seen, 0))
     loss = _ema(np.maximum(-change, 0), 1 / 14, limit, np.maximum(-change_seen, 0))
     f["rsi_14"] = 100 * gain / np.maximum(gain + loss, 1e-12)
-    f["bb_width_20"] = 4 * _rolling(closed.c, 20, seen.c, recipe, lambda b: b.std(axis=-1)) / _mean(closed.c, 20, seen.c, recipe)
+    f["bb_width_20"] = (
+        4 * _rolling(closed.c, 20, seen.c, recipe, lambda b: b.std(axis=-1)) / _mean(closed.c, 20, seen.c, recipe)
+    )
     spans = [np.maximum(b.h, before) - np.minimum(b.low, before) for b in (closed, seen)]
     f["atr_14"] = _ema(spans[0], 1 / 14, limit, spans[1])
     f["volume_sma_20"] = _mean(closed.v, 20, seen.v, recipe)
@@ -179,7 +179,13 @@ CANDLE = ("open", "high", "low", "close", "volume")
 
 def _model(rng: Rng, names: list[str], values: Floats) -> Model:
     x = values[:, [names.index(n) for n in INPUTS]]
-    return Model(INPUTS, np.nanmean(x, axis=0), np.nanstd(x, axis=0) + 1e-9, rng.standard_normal(len(INPUTS)) * 0.6, 0.3 * rng.standard_normal())
+    return Model(
+        INPUTS,
+        np.nanmean(x, axis=0),
+        np.nanstd(x, axis=0) + 1e-9,
+        rng.standard_normal(len(INPUTS)) * 0.6,
+        0.3 * rng.standard_normal(),
+    )
 
 
 @dataclass
@@ -235,7 +241,58 @@ class Scene:
         return [n for n in names if n not in CANDLE and (self.totals or n not in TOTALS)]
 
 
-def scene(rng: Rng, bars: Bars | None = None, *, totals: bool | None = None, probabilities: bool | None = None) -> Scene:
+@dataclass
+class LoggedScene(Scene):
+    """Features as a bot logged them, not to be computed anew: faults of the table only."""
+
+    logged: Side
+
+    def side(self, recipe: Recipe | None = None, closed: Bars | None = None, seen: Bars | None = None) -> Side:
+        assert recipe is closed is seen is None, "logged features cannot be computed anew"
+        return self.logged.copy()
+
+    def inputs(self, least: int = 1, most: int = 4) -> list[str]:
+        size = int(self.rng.integers(least, most + 1))
+        return [str(n) for n in self.rng.choice(self.features(), size=size, replace=False)]
+
+    def features(self) -> list[str]:
+        values = self.logged.values
+        return [
+            n
+            for c, n in enumerate(self.logged.names)
+            if n not in CANDLE and len(np.unique(values[:, c])) > 0.3 * len(values)
+        ]
+
+
+def _logged_scene(rng: Rng, logged: Side, probabilities: bool | None) -> Scene:
+    rows = int(rng.choice([150, 300, 600, 1200]))
+    start = int(rng.integers(0, len(logged.ts) - rows))
+    side = Side(logged.ts[start : start + rows], list(logged.names), logged.values[start : start + rows].copy())
+    empty = Bars(side.ts, *(np.zeros(rows) for _ in range(5)))
+    made = LoggedScene(rng, empty, rows, Recipe(), False, None, side)
+    if probabilities if probabilities is not None else rng.random() < 0.6:
+        names = tuple(made.inputs(len(INPUTS), len(INPUTS)))
+        x = side.values[:, [side.names.index(n) for n in names]]
+        made.model = Model(names, x.mean(axis=0), x.std(axis=0), rng.standard_normal(len(names)) * 0.6, 0.0)
+    return made
+
+
+def read_logged(file: Path) -> Side:
+    from regime_service.logs import read_reference
+    from regime_service.logs.mapping import LogMapping
+
+    reference, _ = read_reference(str(file), mapping=LogMapping(candle_as_features=True), timeframe="5m")
+    assert reference.ts_ms is not None
+    return Side(np.asarray(reference.ts_ms), list(reference.names), np.asarray(reference.values))
+
+
+Material = Bars | Side | None
+"""Real candles, a real feature log, or None: a simulated market."""
+
+
+def scene(rng: Rng, bars: Material = None, *, totals: bool | None = None, probabilities: bool | None = None) -> Scene:
+    if isinstance(bars, Side):
+        return _logged_scene(rng, bars, probabilities)
     rows = int(rng.choice([150, 300, 600, 1200]))
     if bars is None:
         bars = simulated(rng, rows + HISTORY)
@@ -290,16 +347,16 @@ def honest(rng: Rng, live: Side, backtest: Side) -> tuple[Table, Table]:
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
-Fault = Callable[[Rng, Bars | None], tuple[Table, Table]]
+Fault = Callable[[Rng, "Material"], tuple[Table, Table]]
 
 
-def clean(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def clean(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     side = s.answered(s.side())
     return honest(rng, side, side)
 
 
-def missing(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def missing(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     backtest, live = s.side(), s.side()
     gone = s.inputs(1, 5)
@@ -311,7 +368,7 @@ def missing(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
     return honest(rng, s.answered(live), s.answered(backtest))
 
 
-def renamed(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def renamed(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     side = s.side()
     backtest, live = s.answered(side), s.answered(side).copy()
@@ -321,11 +378,13 @@ def renamed(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
         live.values[:, at] = live.values[:, np.roll(at, 1)]
     else:
         for n in picked:
-            live.names[live.col(n)] = rng.choice([f"{n}_v2", f"feat_{n}", n.upper() + "X", f"f{rng.integers(99)}_{n[:3]}"])
+            live.names[live.col(n)] = rng.choice(
+                [f"{n}_v2", f"feat_{n}", n.upper() + "X", f"f{rng.integers(99)}_{n[:3]}"]
+            )
     return honest(rng, live, backtest)
 
 
-def unit(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def unit(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     backtest, live = s.side(), s.side()
     if rng.random() < 0.35:  # a scaler on one side, or another one
@@ -333,8 +392,6 @@ def unit(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
             c = live.col(n)
             mean, spread = live.values[:, c].mean(), live.values[:, c].std() + 1e-12
             live.values[:, c] = (live.values[:, c] - mean) / spread
-            if rng.random() < 0.0 or s.totals and False:
-                continue
         if rng.random() < 0.5:
             for n in s.features():
                 c = backtest.col(n)
@@ -349,7 +406,7 @@ def unit(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
     return honest(rng, s.answered(live), s.answered(backtest))
 
 
-def shift(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def shift(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     k = int(rng.choice([1, 1, 1, -1, -1, 2]))
     side = s.answered(s.side())
@@ -361,13 +418,22 @@ def shift(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
         at = [live.col(n) for n in names]
         live.values[:, at] = np.roll(live.values[:, at], k, axis=0)
         rows = slice(3, -3)
-        live.ts, live.values, backtest.ts, backtest.values = live.ts[rows], live.values[rows], backtest.ts[rows], backtest.values[rows]
-        bare = Side(live.ts, [n for n in live.names if not n.startswith("prob")], live.values[:, : len(live.names) - (s.model is not None)])
+        live.ts, live.values, backtest.ts, backtest.values = (
+            live.ts[rows],
+            live.values[rows],
+            backtest.ts[rows],
+            backtest.values[rows],
+        )
+        bare = Side(
+            live.ts,
+            [n for n in live.names if not n.startswith("prob")],
+            live.values[:, : len(live.names) - (s.model is not None)],
+        )
         live = s.answered(bare)
     return honest(rng, live, backtest)
 
 
-def zone(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def zone(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     side = s.answered(s.side())
     live, backtest = side.copy(), side.copy()
@@ -393,10 +459,14 @@ def _partial(rng: Rng, bars: Bars, rows: NDArray[np.bool_]) -> Bars:
     v = bars.v * np.clip(f + 0.1 * rng.standard_normal(n), 0.01, 0.97)
     c, h, low = c.round(1 if bars.c[0] > 1e5 else 2), np.minimum(h, bars.h).round(2), np.maximum(low, bars.low).round(2)
     h, low = np.maximum(h, np.maximum(c, bars.o)), np.minimum(low, np.minimum(c, bars.o))
-    return Bars(bars.ts, bars.o, *(np.where(rows, new, old) for new, old in ((h, bars.h), (low, bars.low), (c, bars.c), (v, bars.v))))
+    return Bars(
+        bars.ts,
+        bars.o,
+        *(np.where(rows, new, old) for new, old in ((h, bars.h), (low, bars.low), (c, bars.c), (v, bars.v))),
+    )
 
 
-def forming(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def forming(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     rows = np.zeros(len(s.bars.ts), dtype=bool)
     if rng.random() < 0.4:
@@ -411,21 +481,24 @@ def forming(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
     return honest(rng, live, backtest)
 
 
-def feed(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def feed(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     n = len(s.bars.ts)
     noise = float(np.exp(rng.uniform(np.log(0.05), np.log(5.0)))) * 1e-4
     o, h, low, c = (p * (1 + noise * rng.standard_t(4, n)) for p in (s.bars.o, s.bars.h, s.bars.low, s.bars.c))
     # Some of the prices are the same to the tick, as they are on the real pair of feeds.
     same = rng.random((4, n)) < rng.choice([0.0, 0.3, 0.6])
-    o, h, low, c = (np.where(m, old, new).round(2) for m, old, new in zip(same, (s.bars.o, s.bars.h, s.bars.low, s.bars.c), (o, h, low, c), strict=True))
+    o, h, low, c = (
+        np.where(m, old, new).round(2)
+        for m, old, new in zip(same, (s.bars.o, s.bars.h, s.bars.low, s.bars.c), (o, h, low, c), strict=True)
+    )
     ratio = float(np.exp(rng.uniform(-1.5, 1.5)))
     v = (s.bars.v * ratio * np.exp(rng.uniform(0.05, 0.5) * rng.standard_normal(n))).round(3)
     other = Bars(s.bars.ts, o, np.maximum.reduce([h, o, c]), np.minimum.reduce([low, o, c]), c, v)
     return honest(rng, s.answered(s.side(closed=other)), s.answered(s.side()))
 
 
-def warm_up(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def warm_up(rng: Rng, bars: Material) -> tuple[Table, Table]:
     """Too little history: at the start, or at every call."""
     s = scene(rng, bars, totals=False)
     if rng.random() < 0.5:
@@ -437,7 +510,7 @@ def warm_up(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
     return honest(rng, s.answered(live), s.answered(s.side()))
 
 
-def window(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def window(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     windows = np.array(s.recipe.windows)
     factor = rng.choice([0.5, 0.7, 0.85, 1.15, 1.4, 2.0, 3.0])
@@ -448,7 +521,7 @@ def window(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
     return honest(rng, s.answered(live), s.answered(s.side()))
 
 
-def cumulative(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def cumulative(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars, totals=True)
     side = s.answered(s.side())
     live, backtest = side.copy(), side.copy()
@@ -461,7 +534,7 @@ def cumulative(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
     return honest(rng, live, backtest)
 
 
-def filled(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def filled(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars)
     live, backtest = s.side(), s.side()
     for n in s.inputs(1, 6):
@@ -476,18 +549,24 @@ def filled(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
             held = v.copy()
             for t in np.flatnonzero(blank):
                 held[t] = held[t - 1]
-            v[blank] = (np.zeros(s.rows), held, np.full(s.rows, np.median(v)), np.full(s.rows, np.nan), np.full(s.rows, -1.0))[way][blank]
+            v[blank] = (
+                np.zeros(s.rows),
+                held,
+                np.full(s.rows, np.median(v)),
+                np.full(s.rows, np.nan),
+                np.full(s.rows, -1.0),
+            )[way][blank]
     return honest(rng, s.answered(live), s.answered(backtest))
 
 
-def model(rng: Rng, bars: Bars | None) -> tuple[Table, Table]:
+def model(rng: Rng, bars: Material) -> tuple[Table, Table]:
     s = scene(rng, bars, probabilities=True)
     side = s.side()
     old = s.model
     assert old is not None
     how = rng.integers(3)
     if how == 0:
-        new = replace(old, weights=old.weights + rng.choice([0.1, 0.4, 1.0]) * rng.standard_normal(len(INPUTS)))
+        new = replace(old, weights=old.weights + rng.choice([0.1, 0.4, 1.0]) * rng.standard_normal(len(old.names)))
     elif how == 1:  # the same inputs, by position and in another order
         new = replace(old, weights=rng.permutation(old.weights))
     else:
@@ -509,3 +588,6 @@ FAULTS: dict[str, Fault] = {
     "filled": filled,
     "other-model": model,
 }
+
+OF_THE_TABLE = ("missing-column", "renamed-column", "unit", "shift", "time-zone", "filled", "other-model")
+"""Faults that can be planted in a log whose features cannot be computed anew."""

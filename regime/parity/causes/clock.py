@@ -93,7 +93,8 @@ def align(live: Table, backtest: Table, step_ms: int, tolerance: Tolerance) -> A
         shift = best // step_ms if best % step_ms == 0 else None
         by = candles(abs(shift)) if shift is not None else lasting(best)
         said = [
-            f"The row that LIVE calls {at(first)} is the one that BACKTEST calls {at(first - best)}: LIVE is {by} {late}, "
+            f"The row that LIVE calls {at(first)} is the one that BACKTEST calls {at(first - best)}: LIVE is {by} "
+            f"{late}, "
             f"and {share} when it is moved by that."
         ]
         if abs(best) == HOUR_MS:
@@ -193,7 +194,8 @@ def shifted_columns(pair: Pair, left: Mask) -> list[Claim]:
         claims.append(
             Claim(
                 "shift", names, cells,
-                (f"{some(names)}: {side} holds {other}'s value of {candles(abs(k))} before, on {min(shares):.0%} of the candles or more; "
+                (f"{some(names)}: {side} holds {other}'s value of {candles(abs(k))} before, on {min(shares):.0%} of "
+                 f"the candles or more; "
                  f"the other columns of the row are of the same candle.",),
                 exact=True,
             )

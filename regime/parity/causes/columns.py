@@ -93,7 +93,7 @@ def _renamed(pair: Pair, extra: list[str], absent: list[str]) -> dict[str, str]:
     if not extra or not absent:
         return {}
     i, j = matched(pair.live, pair.backtest, pair.offset_ms)
-    x = pair.live.values[np.ix_(i, [pair.live.names.index(name) for name in extra])]
+    x = pair.live.values[i][:, [pair.live.names.index(name) for name in extra]]
     found: dict[str, str] = {}
     for old in absent:
         y = pair.backtest.column(old)[j]
@@ -130,7 +130,7 @@ def swapped(pair: Pair, left: Mask) -> list[Claim]:
     if len(places) < 2:
         return []
     rows = np.unique(np.linspace(0, pair.rows - 1, min(ROWS_MAX, pair.rows)).astype(np.int64))
-    x, y = pair.x[np.ix_(rows, places)], pair.y[np.ix_(rows, places)]
+    x, y = pair.x[rows][:, places], pair.y[rows][:, places]
     holds: dict[int, int] = {}
     for a in range(len(places)):
         with np.errstate(invalid="ignore"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import candles, some
+from regime.parity.statistics import correlation
 from regime.parity.table import Floats, Ints, Mask, Pair, Table
 
 DENSE = 0.5
@@ -18,6 +20,7 @@ DECAYS = 0.6
 """The last third of the differences must be this much smaller than the first, at most."""
 BINS = 8
 GAP_STEPS = 2
+LASTS = 0.5
 SURE = 0.9
 LENGTHS_MAX = 1_500
 WEIGHT_MAX = 0.9
@@ -25,6 +28,8 @@ RULE = 0.03
 """A column is an exponential mean where the rule leaves no more than this share of its changes."""
 ROWS_MIN = 50
 GRID_MAX = 500_000
+AGREEING_MIN = 4
+"""Fewer features that agree are no scale for the memory of one that does not."""
 
 
 class Age(NamedTuple):
@@ -43,18 +48,17 @@ def warm_up(pair: Pair, left: Mask) -> list[Claim]:
     best: tuple[int, Age, list[int]] | None = None
     for age in _ages(pair):
         places = [c for c in np.flatnonzero(left.any(axis=0)).tolist() if _dies_away(pair, left, age.rows, c)]
-        cells = int(left[:, places].sum())
-        if places and (best is None or cells > best[0]):
-            best = cells, age, places
+        weight = int(left[:, places].sum())
+        if places and (best is None or weight > best[0]):
+            best = weight, age, places
     if best is None:
         return []
     _, age, places = best
-    cells = np.zeros_like(left)
-    cells[:, places] = left[:, places]
     last = [int(age.rows[left[:, c]].max()) for c in places]
     slow = places[int(np.argmax(last))]
     said = [
-        f"{some([pair.names[c] for c in places])}: differences are large on the first candles after {age.since} and die away."
+        f"{some([pair.names[c] for c in places])}: differences are large on the first candles after {age.since} and "
+        f"die away."
     ]
     if max(last) < int(age.rows.max()) - TAIL:
         said.append(f"After {candles(max(last) + 1)} both sides agree; {pair.names[slow]} takes longest.")
@@ -64,7 +68,7 @@ def warm_up(pair: Pair, left: Mask) -> list[Claim]:
     holed = [pair.names[c] for c in places if np.isnan(pair.x[:, c]).any() != np.isnan(pair.y[:, c]).any()]
     if holed:
         said.append(f"{some(holed)} has no value at all on the first of them.")
-    return [Claim("short-warm-up", tuple(pair.names[c] for c in places), cells, tuple(said), exact=False)]
+    return [_claim(pair, left, "short-warm-up", places, tuple(said), exact=False)]
 
 
 def _ages(pair: Pair) -> list[Age]:
@@ -122,7 +126,7 @@ def _sizes(pair: Pair, left: Mask, age: Ints, c: int) -> Floats:
     edges = np.quantile(age[known], np.linspace(0, 1, BINS + 1)) if known.any() else np.zeros(0)
     found = [
         float(np.sqrt((size[known & (age >= low) & (age <= high)] ** 2).mean()))
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        for low, high in pairwise(edges.tolist())
     ]
     return np.array(found) if found and found[0] > 0 else np.zeros(0)
 
@@ -171,7 +175,8 @@ def exponential(pair: Pair, left: Mask) -> list[Claim]:
         said = []
         if later:
             said.append(
-                f"{some([pair.names[c] for c in later])}: on both sides the same exponential mean of the close, but one "
+                f"{some([pair.names[c] for c in later])}: on both sides the same exponential mean of the close, but "
+                f"one "
                 "began later; its error shrinks from candle to candle."
             )
         if anew:
@@ -183,7 +188,10 @@ def exponential(pair: Pair, left: Mask) -> list[Claim]:
         also = [c for c in places if c in later or c in anew or (c not in spans and _alike(pair, c))]
         claims.append(_claim(pair, left, "short-warm-up", also, tuple(said), exact=True))
     if spans:
-        shown = [f"{pair.names[c]}: BACKTEST's or LIVE's span is {span:.0f}, the other's another" for c, span in spans.items()]
+        shown = [
+            f"{pair.names[c]}: BACKTEST's or LIVE's span is {span:.0f}, the other's another"
+            for c, span in spans.items()
+        ]
         claims.append(_claim(pair, left, "other-window", list(spans), (some(shown, 3) + ".",), exact=True))
     return claims
 
@@ -222,7 +230,8 @@ def _mean_behind(grid: _Grid, ours: Floats, theirs: Floats, tolerance: Floats) -
             (x, y, close), (x, y, log), (close - x, close - y, close), (log - x, log - y, log),
             (close / (1 + x), close / (1 + y), close),
         )  # fmt: skip
-    for ours_mean, mean, source in shapes:
+    for shape in shapes:
+        ours_mean, mean, source = (np.where(np.isfinite(series), series, np.nan) for series in shape)
         with np.errstate(invalid="ignore"):
             gap, step = source[1:] - mean[:-1], np.diff(mean)
         ok = np.isfinite(gap) & np.isfinite(step)
@@ -257,9 +266,11 @@ def _judged(found: Mean) -> str:
     own = step[both] - weight * gap[both]
     if (own**2).mean() <= max(0.05 * (rest[ok] ** 2).mean(), 4 * noise) and abs(weight / found.weight - 1) > 0.005:
         return "other"
-    # Begun anew: the error is small beside the gap it was born from, and no longer than that.
+    # Begun anew: the error is small beside the gap it was born from, and changes as slowly as that does.
     born = np.nanstd(found.source - found.mean)
-    return "anew" if np.nanstd(d) < 0.5 * born else ""
+    both = np.isfinite(d[1:]) & np.isfinite(d[:-1])
+    lasts = correlation(d[1:][both], d[:-1][both])
+    return "anew" if np.nanstd(d) < 0.5 * born and lasts is not None and lasts >= LASTS else ""
 
 
 def _noise(found: Mean) -> float:
@@ -294,7 +305,7 @@ def _alike(pair: Pair, c: int) -> bool:
 
 
 def by_memory(pair: Pair, left: Mask) -> list[Claim]:
-    """Find what cannot be told by a rule: columns with a long memory differ a little, those with a short one agree.
+    """Find what no rule tells: columns with a long memory differ a little, those with a short one agree.
 
     When it misleads: it is evidence, not proof; a long average over another length looks the same.
     """
@@ -308,7 +319,7 @@ def by_memory(pair: Pair, left: Mask) -> list[Claim]:
 def _by_memory(pair: Pair, left: Mask, places: list[int]) -> list[Claim]:
     features = [c for c in pair.places("feature") if pair.continuous(c)]
     agree = [c for c in features if not left[:, c].any()]
-    if len(places) < 2 or len(agree) < 2 or not all(_alike(pair, c) for c in places):
+    if len(agree) < AGREEING_MIN or not all(_alike(pair, c) for c in places):
         return []
     memory = {c: _memory(pair.y[:, c]) for c in (*places, *agree)}
     wins = [memory[a] > memory[b] for a in places for b in agree]

@@ -60,8 +60,9 @@ def _inside(pair: Pair, left: Mask) -> Claim | None:
         o, c, v = place["open"], place["close"], place["volume"]
         r = int(rows_here[-1])
         said = [
-            f"{candles(len(rows_here))} of {side} opened where the other side's did, lie inside it and have less volume; "
-            f"e.g. {at(int(pair.ts_ms[r]))}: open {a[r, o]:.10g} on both, close {a[r, c]:.10g} against {b[r, c]:.10g}, volume "
+            f"{candles(len(rows_here))} of {side}: the same open as the other side's, inside it, and less volume; "
+            f"e.g. {at(int(pair.ts_ms[r]))}: open {a[r, o]:.10g} on both, close {a[r, c]:.10g} against "
+            f"{b[r, c]:.10g}, volume "
             f"{a[r, v]:.10g} against {b[r, v]:.10g}."
         ]  # fmt: skip
         if len(ends) and len(rows_here) == 1:

@@ -19,8 +19,8 @@ SAME_ORDER = 0.995
 def other_model(pair: Pair, left: Mask) -> list[Claim]:
     """Find probabilities that differ on candles where every common feature and price agrees.
 
-    When it misleads: it knows only the columns in the files. A feature that neither side logs may differ, and a model fed
-    by position instead of by name, in another order, is called another model, too: both are worth a look.
+    When it misleads: it knows only the columns in the files. A feature that neither side logs may differ, and a
+    model fed by position instead of by name, in another order, is called another model, too: both are worth a look.
     """
     inputs = pair.places("feature", "candle")
     answers = [c for c in pair.places("probability") if left[:, c].any()]
@@ -32,9 +32,10 @@ def other_model(pair: Pair, left: Mask) -> list[Claim]:
         return []
     cells = np.zeros_like(left)
     cells[:, found] = left[:, found]
-    share = float(left[np.ix_(equal, found)].any(axis=1).mean())
+    share = float(left[equal][:, found].any(axis=1).mean())
     said = [
-        f"On {equal.sum():,} candles all {len(inputs)} common inputs agree, and on {share:.0%} of these the probability differs."
+        f"On {equal.sum():,} candles all {len(inputs)} common inputs agree, and on {share:.0%} of these the "
+        f"probability differs."
     ]
     for c in found:
         both = equal & np.isfinite(pair.x[:, c]) & np.isfinite(pair.y[:, c])
@@ -59,15 +60,16 @@ def not_the_clock(pair: Pair, places: list[int], lags: list[tuple[str, float, in
     said = []
     for name, plain, lag, best in lags:
         said.append(
-            f"{name}: correlation {plain:.3f}; the best of all shifts by up to 12 candles ({lag:+d}) reaches {best:.3f}; "
-            "one that explained it would reach 0.9."
+            f"{name}: correlation {plain:.3f}; the best of all shifts by up to 12 candles ({lag:+d}) reaches "
+            f"{best:.3f}; one that explained it would reach 0.9."
         )
     r = [
         f"{pair.names[c]} {fit:.2f}" for c in places if (fit := weighted_window(pair.x[:, c], pair.y[:, c])) is not None
     ]
     if r:
         said.append(
-            f"A weighted window over the last 12 candles explains this share of the variance, chance taken off: {some(r)}."
+            f"A weighted window over the last 12 candles explains this share of the variance, chance taken off: "
+            f"{some(r)}."
         )
     return tuple(said)
 
@@ -88,4 +90,4 @@ def weighted_window(x: Floats, y: Floats, length: int = 12) -> float | None:
     weights = np.linalg.lstsq(design, target, rcond=None)[0]
     rest = float(((target - design @ weights) ** 2).sum())
     total = float(((target - target.mean()) ** 2).sum())
-    return 1 - (rest / (n - p)) / (total / (n - 1))
+    return float(1 - (rest / (n - p)) / (total / (n - 1)))

@@ -26,9 +26,9 @@ def normalised(pair: Pair, left: Mask) -> list[Claim]:
     """Find features that follow the other side's while a factor, or a distance, drifts slowly.
 
     A value normalised over a rolling window is (r - m) / s with m and s of that window; over another window it is
-    a line of the first, with a slope and offset that change slowly. One line for all candles would be a unit, a distance that
-    stays a total. Three signs, any of which is enough: in blocks of 24 candles a slope of their own explains the changes; the
-    ratio of the two sides changes slowly (r / m); or their distance does.
+    a line of the first, with a slope and offset that change slowly. One line for all candles would be a unit, a
+    distance that stays a total. Three signs, any of which is enough: in blocks of 24 candles a slope of their own
+    explains the changes; the ratio of the two sides changes slowly (r / m); or their distance does.
 
     When it misleads: averages that forget slowly look so, too (`history.py` is asked before), and so does any other
     formula for nearly the same thing, RSI over 14 and over 21 candles for example. It is evidence, not proof.

@@ -54,7 +54,7 @@ def page(report: ParityReport, title: str, said: list[str]) -> str:
     agreeing = [column for column in report.columns if not column.over and report.matched]
     for column in [*words.worst_first(report), *agreeing]:
         cells = "".join(f"<td>{_cell(value)}</td>" for value in asdict(column).values())
-        rows.append(f'<tr{" class=over" if column.over else ""}>{cells}</tr>')
+        rows.append(f"<tr{' class=over' if column.over else ''}>{cells}</tr>")
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     parts.append(f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>')
     return (

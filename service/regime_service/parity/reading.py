@@ -25,6 +25,8 @@ LIVE_WORDS = ("live", "prod", "production", "real", "actual", "online")
 BACKTEST_WORDS = ("backtest", "backtested", "bt", "sim", "simulated", "expected", "offline", "replay")
 """Words at the beginning or end of a column's name that say which side it is of, where one file holds both."""
 PAIR_NAMES = ("pair", "symbol")
+SCORES = ("probability", "prob", "proba", "score")
+"""Names of a model's only probability."""
 _TIMEFRAMES = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
 _ANSWER = "answer:"
 """A probability is read under this name, so that the readers of logs do not judge its range."""
@@ -51,7 +53,8 @@ def read_both(
     path: str, mapping: LogMapping, *, timeframe: str | None, only: dict[str, str], words: tuple[str, str] | None,
     progress: Progress | None,
 ) -> tuple[Side, Side]:  # fmt: skip
-    """Read a file that holds both sides, told by their column names: `prod_long` and `backtest_long`, or what `words` say.
+    """Read a file that holds both sides, told by their column names: `prod_long` and `backtest_long`, or what
+    `words` say.
 
     Raises `OperatorError` where no two columns belong together.
     """
@@ -64,8 +67,8 @@ def read_both(
     if not both:
         asked = f"`{words[0]}` and `{words[1]}`" if words else "`live` or `prod` and `backtest`"
         raise OperatorError(
-            f"{path}: no two of its columns are the same quantity of both sides (looked for names that begin or end with "
-            f"{asked}; there are {listed((f'`{name}`' for name in columns), 8)}); give two files, or name the words "
+            f"{path}: no two of its columns are the same quantity of both sides (looked for names that begin or end "
+            f"with {asked}; there are {listed((f'`{name}`' for name in columns), 8)}); give two files, or name the words "
             "with --columns LIVE,BACKTEST"
         )
     named = {rest: _canonical(rest) for rest in both}
@@ -73,9 +76,11 @@ def read_both(
         _side(frame, findings, {named[rest]: columns[side[rest]] for rest in both}, timeframe)
         for side in (live, backtest)
     ]
-    rest = [name for name in columns if name not in {*live.values(), *backtest.values()}]
-    if rest:
-        sides[0] = Side(sides[0].table, findings, (*sides[0].notes, f"Of neither side, not compared: {listed(rest)}."))
+    neither = [name for name in columns if name not in {*live.values(), *backtest.values()}]
+    if neither:
+        sides[0] = Side(
+            sides[0].table, findings, (*sides[0].notes, f"Of neither side, not compared: {listed(neither)}.")
+        )
     return sides[0], sides[1]
 
 
@@ -105,11 +110,13 @@ def _rename_answers(tables: Tables, mapping: LogMapping) -> None:
     aliases: dict[str, str] = {}
     for role, names in PROBABILITY_NAMES.items():
         own = mapping.probability(role)
-        ranked = [own] if own is not None else sorted(
-            (n for n in tables.names if n.lower() in names), key=lambda n: names.index(n.lower())
-        )  # fmt: skip
-        if ranked and ranked[0] in tables.names:
-            aliases[ranked[0]] = _ANSWER + role
+        usual = [name for alias in names for name in tables.names if name.lower() == alias]
+        wanted = usual[0] if own is None and usual else own
+        if wanted in tables.names:
+            aliases[str(wanted)] = _ANSWER + role
+    scores = [name for name in tables.names if name.lower() in SCORES]
+    if scores:
+        aliases[scores[0]] = _ANSWER + "score"
     for chunk in tables.chunks:
         chunk.names = tuple(aliases.get(name, name) for name in chunk.names)
     tables.kinds = {aliases.get(name, name): kind for name, kind in tables.kinds.items()}
@@ -144,7 +151,7 @@ def _canonical(rest: str) -> str:
     for role, names in PROBABILITY_NAMES.items():
         if lower == role or lower in names:
             return PROBABILITY + role
-    if lower in ("prob", "probability", "proba", "score"):
+    if lower in SCORES:
         return PROBABILITY + "score"
     return lower if lower in CANDLE else rest
 
@@ -153,7 +160,10 @@ def _side(frame: Frame, findings: Findings, columns: dict[str, np.ndarray], time
     ts, notes = _on_the_grid(frame.ts_ms, timeframe)
     _, keep = np.unique(ts, return_index=True)
     if len(keep) < len(ts):
-        notes = [*notes, f"{count(len(ts) - len(keep), 'row')} fall on the candle of an earlier row; the first one counts."]
+        notes = [
+            *notes,
+            f"{count(len(ts) - len(keep), 'row')} fall on the candle of an earlier row; the first one counts.",
+        ]
     values = np.column_stack([column[keep] for column in columns.values()])
     return Side(Table(ts[keep], tuple(columns), values, frame.log_ms[keep]), findings, tuple(notes))
 
@@ -161,8 +171,8 @@ def _side(frame: Frame, findings: Findings, columns: dict[str, np.ndarray], time
 def _on_the_grid(ts: np.ndarray, timeframe: str | None) -> tuple[np.ndarray, list[str]]:
     """Times of candles from times that may be moments of writing.
 
-    A few rows off the grid are late: each belongs to the candle that began before it. Where nearly all are, they are moments
-    of writing, and a row belongs to the last candle that had closed.
+    A few rows off the grid are late: each belongs to the candle that began before it. Where nearly all are, they
+    are moments of writing, and a row belongs to the last candle that had closed.
     """
     step = timeframe_ms(timeframe) if timeframe is not None else _likely_step(ts)
     if step is None:
@@ -174,11 +184,14 @@ def _on_the_grid(ts: np.ndarray, timeframe: str | None) -> tuple[np.ndarray, lis
     # A close time, 04:59.999, is a moment before the next candle.
     closing = off >= step - 1000
     if beside * 2 <= len(ts) or closing.mean() > 0.5:
-        return ts - off, [f"{count(int(beside), 'row')} off the grid of candles: each was put on the candle it falls into."]
+        return ts - off, [
+            f"{count(int(beside), 'row')} off the grid of candles: each was put on the candle it falls into."
+        ]
     if len(np.unique(off)) == 1:
         return ts, []
     return ts - off - step, [
-        "The times are moments of writing: each row was put on the last candle that had closed. If they are not, set the "
+        "The times are moments of writing: each row was put on the last candle that had closed. If they are not, set "
+        "the "
         "mapping key time_is."
     ]
 

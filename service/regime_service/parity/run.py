@@ -118,11 +118,18 @@ def _jobs(options: ParityOptions) -> list[_Job]:
     if not both:
         asked = f"market {options.pair} is not" if options.pair is not None else "no market is"
         raise OperatorError(
-            f"{asked} on both sides: LIVE has {listed(live) or 'none'}, BACKTEST {listed(backtest) or 'none'}. A market is "
+            f"{asked} on both sides: LIVE has {listed(live) or 'none'}, BACKTEST {listed(backtest) or 'none'}. A "
+            f"market is "
             "told by a column `pair` or `symbol`, or by the names of the files in a folder"
         )
     return [
-        _Job(name, live[name][0], backtest[other][0] if options.backtest is not None else None, live[name][1], backtest[other][1])
+        _Job(
+            name,
+            live[name][0],
+            backtest[other][0] if options.backtest is not None else None,
+            live[name][1],
+            backtest[other][1],
+        )
         for name, other in both.items()
     ]
 
@@ -161,7 +168,11 @@ def _compare(options: ParityOptions, job: _Job, say: Any) -> _Done:
             job.live, options.live_mapping, timeframe=options.timeframe, only=job.only_live, progress=reading
         )
         backtest = read_side(
-            job.backtest, options.backtest_mapping, timeframe=options.timeframe, only=job.only_backtest, progress=reading
+            job.backtest,
+            options.backtest_mapping,
+            timeframe=options.timeframe,
+            only=job.only_backtest,
+            progress=reading,
         )
     tolerance = Tolerance() if options.relative is None else _tolerance(options.relative)
     step_ms = timeframe_ms(options.timeframe) if options.timeframe is not None else None

@@ -9,6 +9,7 @@ from regime.parity.findings import at, candles, lasting
 
 SHOWN_MAX = 20
 _COLUMNS = ("column", "candles", "mean |d|", "max |d|", "mean rel.", "corr.", "lag", "over", "KS", "first over (UTC)")
+_LAWS = ("column", "KS", "PSI", "mean LIVE", "mean BACKTEST", "sd LIVE", "sd BACKTEST")
 
 
 def lines(report: ParityReport) -> Iterator[str]:
@@ -54,31 +55,49 @@ def unmatched(side: str, alone: Unmatched) -> Iterator[str]:
     if alone.rows:
         first = f" (the first {at(alone.first_ms)})" if alone.first_ms is not None else ""
         yield (
-            f"Only in {side}: {alone.rows:,} rows, {alone.before:,} before the other side begins, {alone.among:,} among its "
+            f"Only in {side}: {alone.rows:,} rows, {alone.before:,} before the other side begins, {alone.among:,} "
+            f"among its "
             f"rows{first}, {alone.after:,} after it ends."
         )
 
 
 def table(report: ParityReport) -> Iterator[str]:
-    """The columns that differ, most candles first; those that agree are counted."""
+    """The columns that differ, most candles first; those that agree are counted. Without a candle in common: how
+    far the
+    distributions are apart."""
+    if not report.matched:
+        yield from _aligned(_LAWS, [_law(column) for column in worst_first(report)[:SHOWN_MAX]])
+        return
     differing = worst_first(report)
-    rows = [_COLUMNS] + [_row(column) for column in differing[:SHOWN_MAX]]
-    if len(rows) > 1:
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-        for row in rows:
-            cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-            yield "  ".join(cells).rstrip()
+    if differing:
+        yield from _aligned(_COLUMNS, [_row(column) for column in differing[:SHOWN_MAX]])
     more, same = len(differing) - SHOWN_MAX, len(report.columns) - len(differing)
     if more > 0:
         yield f"... and {more} more columns that differ (--out or --json has them all)."
-    if same and report.matched:
+    if same:
         yield f"{same} column{'s' if same > 1 else ''} agree{'s' if same == 1 else ''} on every candle."
 
 
+def _aligned(head: tuple[str, ...], body: list[tuple[str, ...]]) -> Iterator[str]:
+    rows = [head, *body]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
 def worst_first(report: ParityReport) -> list[ColumnComparison]:
-    """Columns that differ, those that do on most candles first."""
+    """Columns that differ, those that do on most candles first; without a candle in common, all by their KS
+    distance."""
     found = [column for column in report.columns if column.over or not report.matched]
-    return sorted(found, key=lambda column: (-column.over, column.name))
+    return sorted(found, key=lambda column: (-column.over, -(column.ks or 0.0), column.name))
+
+
+def _law(column: ColumnComparison) -> tuple[str, ...]:
+    return (
+        column.name, _number(column.ks, ".3f"), _number(column.psi, ".2f"), _number(column.live_mean),
+        _number(column.backtest_mean), _number(column.live_deviation), _number(column.backtest_deviation),
+    )  # fmt: skip
 
 
 def _row(column: ColumnComparison) -> tuple[str, ...]:
