@@ -2,6 +2,7 @@
 
     make bench-parity SEED=n          100 pairs a fault and source, 300 clean ones
     make bench-parity QUICK=1         20 and 60, for a look
+    make bench-parity ARGS='--runs 40 --source "real candles"'
 
 Sources: simulated markets; windows of a real candle file, its features computed anew; windows of a real feature log,
 for faults of the table. The real ones are left out where the sample data are not there. Every pair has a seed of its
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=int, default=100, help="pairs a fault and source; three times as many clean ones"
     )
+    parser.add_argument("--source", help="only this one: simulated, real candles, real features")
     parser.add_argument("--quick", action="store_true", help="20 pairs")
     arguments = parser.parse_args()
     runs = 20 if arguments.quick else arguments.runs
@@ -67,6 +69,8 @@ def main() -> None:
     print("| planted | source | n | named first | otherwise |\n| --- | --- | --- | --- | --- |")
     began = time.process_time()
     for s, (source, material) in enumerate(sources().items()):
+        if arguments.source not in (None, source):
+            continue
         for f, fault in enumerate(["clean", *FAULTS]):
             if source == "real features" and fault not in ("clean", *OF_THE_TABLE):
                 continue

@@ -6,7 +6,7 @@ import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import some
-from regime.parity.table import CANDLE, DISTINCT_MIN, Floats, Mask, Pair, granularity, matched
+from regime.parity.table import CANDLE, DISTINCT_MIN, Floats, Mask, Pair, deviations, granularity, matched
 
 ROWS_MAX = 400
 AGREES = 0.97
@@ -131,10 +131,12 @@ def swapped(pair: Pair, left: Mask) -> list[Claim]:
         return []
     rows = np.unique(np.linspace(0, pair.rows - 1, min(ROWS_MAX, pair.rows)).astype(np.int64))
     x, y = pair.x[rows][:, places], pair.y[rows][:, places]
+    units = [np.array([granularity(column) for column in side.T]) for side in (x, y)]
+    spread = deviations(y)
     holds: dict[int, int] = {}
     for a in range(len(places)):
         with np.errstate(invalid="ignore"):
-            printed = np.array([_printed(x[:, a], y[:, b]) for b in range(len(places))])
+            printed = np.minimum(np.maximum(units[0][a], units[1]), 0.05 * spread)
             tol = np.maximum(1e-5 * np.abs(y), np.maximum(1e-3 * pair.spread[places], printed))
             shares = (np.abs(x[:, a : a + 1] - y) <= tol).mean(axis=0)
         shares[a] = 0.0
