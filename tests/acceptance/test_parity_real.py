@@ -1,4 +1,4 @@
-"""`regime parity` on the sample data: the figures that were worked out by hand, and the faults that are known to be in it."""
+"""`regime parity` on the sample data: figures worked out by hand, and the faults that are known to be in it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from regime.parity import CLEAN, compare
 from regime_service.cli import main
 
-pytestmark = pytest.mark.shared_data
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 from parity_worlds import FAULTS, OF_THE_TABLE, STEP, Material, clean, read_bars, read_logged
+
+pytestmark = pytest.mark.shared_data
 
 
 def parity(capsys: pytest.CaptureFixture[str], *files: Path) -> tuple[int, dict[str, Any]]:

@@ -68,8 +68,8 @@ def read_both(
         asked = f"`{words[0]}` and `{words[1]}`" if words else "`live` or `prod` and `backtest`"
         raise OperatorError(
             f"{path}: no two of its columns are the same quantity of both sides (looked for names that begin or end "
-            f"with {asked}; there are {listed((f'`{name}`' for name in columns), 8)}); give two files, or name the words "
-            "with --columns LIVE,BACKTEST"
+            f"with {asked}; there are {listed((f'`{name}`' for name in columns), 8)}); give two files, or name the "
+            "words with --columns LIVE,BACKTEST"
         )
     named = {rest: _canonical(rest) for rest in both}
     sides = [
