@@ -18,7 +18,7 @@ from regime.parity.causes.clock import Alignment, align, shifted_columns
 from regime.parity.causes.columns import absent, swapped
 from regime.parity.causes.history import by_memory, exponential, warm_up
 from regime.parity.causes.holes import filled
-from regime.parity.causes.market import forming, other_feed
+from regime.parity.causes.market import by_features, forming, other_feed
 from regime.parity.causes.model import not_the_clock, other_model
 from regime.parity.causes.scale import cumulative, rounded, scaled
 from regime.parity.causes.window import normalised, smoothed
@@ -181,7 +181,7 @@ def _diagnose(pairing: Pair) -> list[Claim]:
                     claims.append(claim)
                     np.logical_and(left, ~claim.cells, out=left)
 
-    ask(shifted_columns, swapped, scaled, exponential, cumulative, smoothed, rounded, forming, other_feed)
+    ask(shifted_columns, swapped, scaled, exponential, cumulative, smoothed, rounded, forming, other_feed, by_features)
     _follow(pairing, claims, left, from_kinds=("candle",), to="feature", later=True)
     ask(warm_up, filled, by_memory, normalised)
     _flags_follow(pairing, claims, left)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from parity_worlds import FAULTS, OF_THE_TABLE, STEP, Material, clean, read_bars, read_logged
 
-from regime.parity import compare
+from regime.parity import CANDLE, Table, compare
 
 
 def sources() -> dict[str, Material]:
@@ -39,12 +39,20 @@ def sources() -> dict[str, Material]:
     return found
 
 
-def verdicts(fault: str, material: Material, key: list[int], runs: int) -> Counter[str]:
+def without_prices(table: Table) -> Table:
+    """The same log of a bot that does not log its candles."""
+    keep = [c for c, name in enumerate(table.names) if name not in CANDLE]
+    return Table(table.ts_ms, tuple(table.names[c] for c in keep), table.values[:, keep], table.log_ms)
+
+
+def verdicts(fault: str, material: Material, key: list[int], runs: int, *, prices: bool = True) -> Counter[str]:
     """What was named first in each of `runs` pairs."""
     plant = clean if fault == "clean" else FAULTS[fault]
     named: Counter[str] = Counter()
     for run in range(runs):
         live, backtest = plant(np.random.default_rng([*key, run]), material)
+        if not prices:
+            live, backtest = without_prices(live), without_prices(backtest)
         named[compare(live, backtest, step_ms=STEP).verdict.cause] += 1
     return named
 
@@ -62,6 +70,7 @@ def main() -> None:
         "--runs", type=int, default=100, help="pairs a fault and source; three times as many clean ones"
     )
     parser.add_argument("--source", help="only this one: simulated, real candles, real features")
+    parser.add_argument("--without-prices", action="store_true", help="take the candles out of both logs")
     parser.add_argument("--quick", action="store_true", help="20 pairs")
     arguments = parser.parse_args()
     runs = 20 if arguments.quick else arguments.runs
@@ -75,7 +84,7 @@ def main() -> None:
             if source == "real features" and fault not in ("clean", *OF_THE_TABLE):
                 continue
             n = 3 * runs if fault == "clean" else runs
-            named = verdicts(fault, material, [arguments.seed, s, f], n)
+            named = verdicts(fault, material, [arguments.seed, s, f], n, prices=not arguments.without_prices)
             others = ", ".join(f"{cause} {count}" for cause, count in named.most_common() if cause != fault)
             right = named[fault]
             note = f" (false verdicts at most {upper(n - right, n):.2%})" if fault == "clean" else ""

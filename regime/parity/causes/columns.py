@@ -10,23 +10,10 @@ from regime.parity.table import CANDLE, DISTINCT_MIN, Floats, Mask, Pair, deviat
 
 ROWS_MAX = 400
 AGREES = 0.97
-LABELS = (
-    "target",
-    "label",
-    "y",
-    "future",
-    "signal",
-    "prediction",
-    "pred",
-    "action",
-    "pnl",
-    "profit",
-    "trade",
-    "weight",
-    "fold",
-    "split",
-)
-"""Words by which backtests name what a model is trained on, or what came of it: no inputs, so no model misses them."""
+LABEL_NAMES = ("y", "signal", "prediction", "pred", "action", "trade", "weight", "fold", "split")
+LABEL_WORDS = ("target", "label", "future", "fwd", "pnl", "profit")
+"""Names, and words in names, by which backtests call what a model is trained on, or what came of it: no inputs, so no
+model misses them."""
 
 
 def absent(pair: Pair) -> list[Claim]:
@@ -85,8 +72,8 @@ def _kinds(values: Floats) -> int:
 
 
 def _label(name: str) -> bool:
-    words = name.lower().replace("-", "_").split("_")
-    return words[0] in LABELS or words[-1] in ("target", "label", "pnl", "profit")
+    lower = name.lower()
+    return lower in LABEL_NAMES or any(word in LABEL_WORDS for word in lower.replace("-", "_").split("_"))
 
 
 def _renamed(pair: Pair, extra: list[str], absent: list[str]) -> dict[str, str]:

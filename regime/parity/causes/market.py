@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from regime.parity.causes.claim import Claim
-from regime.parity.findings import at, candles
+from regime.parity.findings import at, candles, some
 from regime.parity.statistics import correlation
 from regime.parity.table import CANDLE, PRICES, Floats, Mask, Pair
 
@@ -18,6 +18,15 @@ NEAR_BPS = 100.0
 SHARE = 0.2
 """So many candles differ where the feed is another one; single ones are corrections."""
 VOLUME_LESS = 0.995
+FEATURES_MIN = 5
+ROWS_MIN = 5
+MANY = 0.4
+"""Share of the features that must differ on such a row; slow averages of a feed that is near may not."""
+MOST = 0.6
+"""Share of all differing values that must lie in such rows."""
+FORGETS = 0.6
+"""A feature of a single candle is correlated less than this with that of the candle before."""
+SMALLER = 0.85
 
 
 def forming(pair: Pair, left: Mask) -> list[Claim]:
@@ -158,6 +167,53 @@ def other_feed(pair: Pair, left: Mask) -> list[Claim]:
     cells = np.zeros_like(left)
     cells[:, pair.places("candle")] = left[:, pair.places("candle")]
     return [Claim("other-feed", _names(pair, cells), cells, tuple(said), exact=False)]
+
+
+def by_features(pair: Pair, left: Mask) -> list[Claim]:
+    """Find other or unfinished candles where the logs hold none: by features of a single candle (returns, bodies).
+
+    What an average does cannot reach those; if they differ, on the very rows on which much else does, what they
+    are made of differs. Sizes that are never negative (wicks, volume ratios) are smaller while a candle forms, and as
+    large as ever on another feed.
+
+    When it misleads: it is evidence, not proof. Any fault of what all features are made of looks like another feed.
+    """
+    if pair.places("candle"):
+        return []
+    columns = [c for c in pair.places("feature") if pair.continuous(c)]
+    if len(columns) < FEATURES_MIN:
+        return []
+    rows = left[:, columns].mean(axis=1) >= MANY
+    single = [c for c in columns if _of_one_candle(pair, c) and left[rows, c].mean() >= MANY] if rows.any() else []
+    if rows.sum() < ROWS_MIN or len(single) < 2 or left[rows][:, columns].sum() < MOST * left[:, columns].sum():
+        return []
+    ratios = [
+        float(np.nanmean(pair.x[rows, c]) / np.nanmean(pair.y[rows, c]))
+        for c in single
+        if np.nanmin(pair.x[:, c]) >= 0 and np.nanmin(pair.y[:, c]) >= 0 and np.nanmean(pair.y[rows, c]) > 0
+    ]
+    size = float(np.median(ratios)) if ratios else 1.0
+    names = [pair.names[c] for c in single]
+    said = [
+        f"On {candles(int(rows.sum()))} many features differ, those of a single candle, too: {some(names)}. So "
+        "what they are made of differs: the candles."
+    ]
+    cells = np.zeros_like(left)
+    cells[:, columns] = left[:, columns]
+    if SMALLER < size < 1 / SMALLER:
+        said.append("Their sizes are as large on both sides. Compare the candle files to be sure.")
+        return [Claim("other-feed", _names(pair, cells), cells, tuple(said), exact=False)]
+    side = "LIVE" if size < 1 else "BACKTEST"
+    said.append(f"Their sizes are smaller in {side} (LIVE / BACKTEST {size:.2f}): its candles had not closed.")
+    return [Claim("forming-candle", _names(pair, cells), cells, tuple(said), exact=False)]
+
+
+def _of_one_candle(pair: Pair, c: int) -> bool:
+    """Whether neighbouring values are nearly independent of each other, on the side with more to go by."""
+    y = pair.y[:, c]
+    ok = pair.follows[1:] & np.isfinite(y[1:]) & np.isfinite(y[:-1])
+    lasting = correlation(y[1:][ok], y[:-1][ok])
+    return lasting is not None and lasting < FORGETS
 
 
 def _moves(pair: Pair, close: int) -> float | None:

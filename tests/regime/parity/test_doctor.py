@@ -220,3 +220,23 @@ def test_no_tolerance_outside_of_0_to_1() -> None:
 def test_every_cause_says_what_to_do() -> None:
     for code, cause in CAUSES.items():
         assert cause.code == code and cause.title and cause.do.endswith(".")
+
+
+def test_with_candles_of_an_hour_one_hour_is_a_shift_and_nine_are_a_zone() -> None:
+    hour = 3_600_000
+    data = values()
+    ts = hour * (START // hour + np.arange(300))
+    backtest = Table(ts, NAMES, data)
+    one = compare(Table(ts + hour, NAMES, data), backtest)
+    assert one.verdict.cause == "shift" and any("also an hour" in sentence for sentence in one.verdict.evidence)
+    assert compare(Table(ts + 9 * hour, NAMES, data), backtest).verdict.cause == "time-zone"
+
+
+@pytest.mark.parametrize(
+    ("name", "input_"), [("trade_count", True), ("macd_signal", True), ("signal", False), ("fwd_ret", False)]
+)
+def test_which_column_of_the_backtest_is_taken_for_a_label(name: str, input_: bool) -> None:
+    data = values()
+    live = Table(START + STEP * np.arange(300), NAMES[:3], data[:, :3])
+    report = compare(live, table(data, (*NAMES[:3], name)))
+    assert (report.verdict.cause == "missing-column") is input_

@@ -15,6 +15,7 @@ from regime.parity import CLEAN, Table, compare
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
+from bench_parity import without_prices
 from parity_worlds import FAULTS, STEP, clean
 
 SEED = 4711
@@ -65,3 +66,13 @@ def test_a_difference_in_one_value_of_one_candle_is_not_clean(size: float) -> No
     assert not report.clean
     assert report.differing_candles == 1
     assert report.findings[0].columns == ("c",)
+
+
+@pytest.mark.parametrize("fault", ["other-feed", "forming-candle", "other-window", "short-warm-up"])
+def test_without_prices_other_candles_are_told_by_features_of_one_candle(fault: str) -> None:
+    found = []
+    for run in range(RUNS):
+        live, backtest = FAULTS[fault](np.random.default_rng([SEED, run]), None)
+        report = compare(without_prices(live), without_prices(backtest), step_ms=STEP)
+        found.append(report.verdict.cause)
+    assert found.count(fault) >= RUNS - 2, found
