@@ -130,7 +130,10 @@ def compare(
     say("matching candles")
     plain = pair(live, backtest, step, tolerance=tolerance)
     if not plain.names:
-        raise ValueError("the two sides have no column in common")
+        raise ValueError(
+            f"the two sides have no column in common: LIVE has {some(live.names)}, BACKTEST {some(backtest.names)}; "
+            "give them the same names (mapping key `rename`)"
+        )
     alignment = None
     if plain.over.any() or plain.rows < 0.5 * min(len(live.ts_ms), len(backtest.ts_ms)):
         say("looking for another clock")

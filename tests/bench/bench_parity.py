@@ -23,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import parity_worlds
 from parity_worlds import FAULTS, OF_THE_TABLE, STEP, Material, clean, read_bars, read_logged
 
 from regime.parity import CANDLE, Table, compare
@@ -71,9 +72,12 @@ def main() -> None:
     )
     parser.add_argument("--source", help="only this one: simulated, real candles, real features")
     parser.add_argument("--without-prices", action="store_true", help="take the candles out of both logs")
+    parser.add_argument("--rows", type=int, help="candles of every pair (default: 150, 300, 600 or 1,200)")
     parser.add_argument("--quick", action="store_true", help="20 pairs")
     arguments = parser.parse_args()
     runs = 20 if arguments.quick else arguments.runs
+    if arguments.rows is not None:
+        parity_worlds.ROWS[:] = [arguments.rows]
     print(f"seed {arguments.seed}; named first, by source; n pairs each\n")
     print("| planted | source | n | named first | otherwise |\n| --- | --- | --- | --- | --- |")
     began = time.process_time()

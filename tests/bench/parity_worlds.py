@@ -25,6 +25,8 @@ Rng = np.random.Generator
 STEP = 300_000
 HISTORY = 1_200
 """Candles before the first row: the longest average has forgotten its start to 1e-5."""
+ROWS = [150, 300, 600, 1200]
+"""How many candles a pair may have."""
 FIRST = 1_750_000_000_000 // STEP * STEP
 HOUR = 12 * STEP
 
@@ -265,7 +267,7 @@ class LoggedScene(Scene):
 
 
 def _logged_scene(rng: Rng, logged: Side, probabilities: bool | None) -> Scene:
-    rows = int(rng.choice([150, 300, 600, 1200]))
+    rows = int(rng.choice(ROWS))
     start = int(rng.integers(0, len(logged.ts) - rows))
     side = Side(logged.ts[start : start + rows], list(logged.names), logged.values[start : start + rows].copy())
     empty = Bars(side.ts, *(np.zeros(rows) for _ in range(5)))
@@ -293,7 +295,7 @@ Material = Bars | Side | None
 def scene(rng: Rng, bars: Material = None, *, totals: bool | None = None, probabilities: bool | None = None) -> Scene:
     if isinstance(bars, Side):
         return _logged_scene(rng, bars, probabilities)
-    rows = int(rng.choice([150, 300, 600, 1200]))
+    rows = int(rng.choice(ROWS))
     if bars is None:
         bars = simulated(rng, rows + HISTORY)
     else:

@@ -189,3 +189,38 @@ def test_json_lines_and_parquet_hold_the_same(tmp_path: Path) -> None:
     frame.insert(0, "timestamp", pd.to_datetime(START + STEP * np.arange(len(data)), unit="ms", utc=True))
     frame.to_parquet(tmp_path / "bt.parquet")
     assert main(["parity", str(tmp_path / "live.jsonl"), str(tmp_path / "bt.parquet")]) == 0
+
+
+def test_many_columns_and_rows_without_a_partner_are_said_and_cut_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = np.random.default_rng(3).standard_normal((80, 25)).round(6)
+    header = "ts_ms," + ",".join(f"f{i}" for i in range(25))
+    other = data + np.random.default_rng(4).standard_normal((80, 25)).round(6)
+    live = write(tmp_path / "live.csv", data[5:], header, offset_ms=5 * STEP)
+    assert main(["parity", live, write(tmp_path / "bt.csv", other[:70], header)]) == 1
+    said = capsys.readouterr().out
+    assert "... and 5 more columns that differ" in said
+    assert "Only in LIVE: 10 rows, 0 before the other side begins, 0 among its rows, 10 after it ends." in said
+    assert "Only in BACKTEST: 5 rows, 5 before" in said
+
+
+def test_other_hours_show_distributions_and_are_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = write(tmp_path / "live.csv", rows(seed=1))
+    backtest = write(tmp_path / "bt.csv", rows(seed=2), offset_ms=90 * 86_400_000)
+    assert main(["parity", live, backtest]) == 2
+    out, err = capsys.readouterr()
+    assert "no candle is in both files" in err
+    assert "mean BACKTEST" in out and "Run the backtest's code over the hours of the live log" in out
+
+
+def test_two_causes_are_both_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = rows()
+    live = data * [1.0, 100.0, 1.0]
+    live[5:11, 0] = 0.0
+    write(tmp_path / "live.csv", live)
+    out = tmp_path / "out"
+    assert main(["parity", str(tmp_path / "live.csv"), write(tmp_path / "bt.csv", data), "--out", str(out)]) == 1
+    said = capsys.readouterr().out
+    assert "Also found (filled): missing values are filled differently; 9% of what differs." in said
+    assert "Also: missing values are filled differently" in (out / "report.html").read_text("utf-8")
