@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from html import escape
 
 from regime.parity import ColumnComparison, ParityReport
+from regime.parity.findings import at
 from regime_service.parity import words
 
 _STYLE = """
@@ -37,7 +38,7 @@ def page(report: ParityReport, title: str, said: list[str]) -> str:
     """Return the report as one HTML file that asks nobody for anything."""
     verdict = report.verdict
     parts = [
-        f'<div class="verdict{" clean" if report.clean else ""}"><b>{escape(verdict.sentence)}.</b>',
+        f'<div class="verdict{" clean" if report.clean else ""}"><b>Verdict: {escape(verdict.sentence)}.</b>',
         *(f"<p>{escape(sentence)}</p>" for sentence in verdict.evidence),
         f"<p><b>What to do:</b> {escape(verdict.do)}</p></div>",
         f"<p>{escape(words.matching(report))}</p>",
@@ -47,13 +48,14 @@ def page(report: ParityReport, title: str, said: list[str]) -> str:
     for finding in report.findings[1:]:
         parts.append(f"<h2>Also: {escape(finding.title)} ({finding.share:.0%} of what differs)</h2>")
         parts += [f"<p>{escape(sentence)}</p>" for sentence in (*finding.evidence, finding.do)]
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in words.probabilities(report)]
     parts += [f"<p>{escape(note)}</p>" for note in (*report.notes, *said)]
     parts.append("<h2>Columns</h2>")
-    heads = [item.name.replace("_", " ") for item in fields(ColumnComparison)]
+    heads = [item.name.removesuffix("_ms").replace("_", " ") for item in fields(ColumnComparison)]
     rows = []
     agreeing = [column for column in report.columns if not column.over and report.matched]
     for column in [*words.worst_first(report), *agreeing]:
-        cells = "".join(f"<td>{_cell(value)}</td>" for value in asdict(column).values())
+        cells = "".join(f"<td>{_cell(name, value)}</td>" for name, value in asdict(column).items())
         rows.append(f"<tr{' class=over' if column.over else ''}>{cells}</tr>")
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     parts.append(f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>')
@@ -66,7 +68,9 @@ def page(report: ParityReport, title: str, said: list[str]) -> str:
     )  # fmt: skip
 
 
-def _cell(value: object) -> str:
+def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
+    if name.endswith("_ms") and isinstance(value, int):
+        return at(value)
     return f"{value:.6g}" if isinstance(value, float) else escape(str(value))

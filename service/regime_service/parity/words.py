@@ -27,14 +27,19 @@ def lines(report: ParityReport) -> Iterator[str]:
         yield f"Also found ({finding.cause}): {finding.title}; {share}."
         yield from (f"  {sentence}" for sentence in finding.evidence)
     yield from report.notes
+    yield from probabilities(report)
+    yield ""
+    yield from table(report)
+
+
+def probabilities(report: ParityReport) -> Iterator[str]:
+    """Say what bot authors ask of probabilities."""
     for p in report.probabilities:
         yield (
             f"{p.name}: mean |difference| {p.mean_difference:.4f}, largest {p.largest_difference:.4f}, "
             f"{p.over_0_1:.1%} of candles above 0.1, {p.within_5_percent:.1%} within 5 %, same side of 0.5 on "
             f"{p.direction_agreement:.1%}, correlation {_number(p.correlation, '.3f')}."
         )
-    yield ""
-    yield from table(report)
 
 
 def matching(report: ParityReport) -> str:
