@@ -124,7 +124,14 @@ def compare(
     files and nothing else. How often each cause is named first where it was planted, and how often something is named
     where nothing was: `docs/measurements/parity.md`.
     """
-    tolerance = tolerance or Tolerance()
+    # Values of any size are compared: what overflows or is no number is told apart where it matters.
+    with np.errstate(all="ignore"):
+        return _compare(live, backtest, step_ms, tolerance or Tolerance(), progress)
+
+
+def _compare(
+    live: Table, backtest: Table, step_ms: int | None, tolerance: Tolerance, progress: Step | None
+) -> ParityReport:
     say = progress or (lambda _: None)
     step = _step(live, backtest, step_ms)
     say("matching candles")

@@ -475,6 +475,7 @@ def forming(rng: Rng, bars: Material) -> tuple[Table, Table]:
         rows[-1] = True
     else:
         rows[-s.rows :] = rng.random(s.rows) < rng.choice([1.0, 0.5, 0.2, 0.05])
+        rows[-s.rows // 2] = True  # a short log may have none else
     broken, whole = s.answered(s.side(seen=_partial(rng, s.bars, rows))), s.answered(s.side())
     if rows.sum() == 1 and rng.random() < 0.4:
         live, backtest = whole, broken

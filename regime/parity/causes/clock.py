@@ -79,13 +79,11 @@ def align(live: Table, backtest: Table, step_ms: int, tolerance: Tolerance) -> A
     share = f"{(explained | more).sum():,} of {known.sum():,} rows that differ are equal"
     if _is_zone(best, step_ms) and abs(best) > step_ms:
         cause = "time-zone"
-        sign = "+" if best > 0 else "-"
-        said = [
-            f"LIVE's times are {lasting(best)} {later} than BACKTEST's (as if UTC{sign}{lasting(best)}): {share} then."
-        ]
+        zone = f"UTC{'+' if best > 0 else '-'}{abs(best) // HOUR_MS:02d}:{abs(best) % HOUR_MS // 60_000:02d}"
+        said = [f"LIVE's times are {lasting(best)} {later} than BACKTEST's (as if {zone}): {share} then."]
         if more.any():
             said.append(
-                f"From another row on it is {lasting(second)}: daylight saving time changed at about "
+                f"Later it is {lasting(second)}: daylight saving time changed at about "
                 f"{at(int(judge.ts[np.argmax(more)]))} (LIVE's own clock)."
             )
     else:

@@ -123,12 +123,14 @@ def _sizes(pair: Pair, left: Mask, age: Ints, c: int) -> Floats:
     """Root mean square difference in each eighth of the ages."""
     size = np.abs(pair.difference[:, c])
     known = np.isfinite(size)
-    edges = np.quantile(age[known], np.linspace(0, 1, BINS + 1)) if known.any() else np.zeros(0)
-    found = [
-        float(np.sqrt((size[known & (age >= low) & (age <= high)] ** 2).mean()))
-        for low, high in pairwise(edges.tolist())
-    ]
-    return np.array(found) if found and found[0] > 0 else np.zeros(0)
+    if known.sum() < BINS:
+        return np.zeros(0)
+    edges = np.quantile(age[known], np.linspace(0, 1, BINS + 1))
+    parts = [size[known & (age >= low) & (age <= high)] for low, high in pairwise(edges.tolist())]
+    if not all(len(part) for part in parts):
+        return np.zeros(0)
+    found = np.array([float(np.sqrt((part**2).mean())) for part in parts])
+    return found if found[0] > 0 else np.zeros(0)
 
 
 class Mean(NamedTuple):

@@ -141,9 +141,9 @@ def other_feed(pair: Pair, left: Mask) -> list[Claim]:
     bps = np.abs(x[known] / y[known] - 1) * 1e4
     if not len(bps) or np.quantile(bps, 0.99) > NEAR_BPS:
         return []
-    nearest = prices[-1]
+    nearest = prices[-1]  # the close, where there is one
     known = np.isfinite(x[:, -1]) & np.isfinite(y[:, -1]) & (y[:, -1] > 0)
-    bps = np.abs(x[known, -1] / y[known, -1] - 1) * 1e4
+    bps = np.abs(x[known, -1] / y[known, -1] - 1) * 1e4 if known.any() else bps
     said = [
         f"Prices ({pair.names[nearest]}) are {np.median(bps):.2f} bps apart at the median, 99 % within "
         f"{np.quantile(bps, 0.99):.1f} bps."
