@@ -45,7 +45,7 @@ from regime.events import (
 )
 from regime.fleet import Fleet, StreamStep
 from regime.reference import Reference
-from regime_service.board import Board, StreamView
+from regime_service.board import Board, SideView, StreamView
 from regime_service.ports import Counts, Receipt
 from regime_service.stores import Store, group
 
@@ -72,6 +72,7 @@ class _Job(NamedTuple):
     on_conflict: Literal["refuse", "keep"]
     references: dict[str, bytes]
     done: Future[Receipt]
+    queued_s: float
 
 
 class _Letter(NamedTuple):
@@ -121,7 +122,7 @@ class EmbeddedRunner:
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
-        # What this group brought, which the store does not show before its COMMIT, and the reference that was read last:
+        # What this group brought, which the store does not show before its COMMIT, and the reference read last:
         # one is tens of megabytes, and the engines do not keep theirs. Limits live as long as a detector holds them.
         self._references: dict[str, Reference] = {}
         self._limits: list[Calibration] = []
@@ -210,7 +211,7 @@ class EmbeddedRunner:
             raise Unavailable(self._failed, retry_after_s=5)
         if self._stopping:
             raise Unavailable("the service is stopping", retry_after_s=5)
-        job = _Job(events, on_conflict, references or {}, Future())
+        job = _Job(events, on_conflict, references or {}, Future(), time.monotonic())
         try:
             self._queue.put_nowait(job)
         except queue.Full:
@@ -338,10 +339,15 @@ class EmbeddedRunner:
                 self._tick_all(shown)
             if self._last_seq - self._snapshot_seq >= self._snapshot_every:
                 self._snapshot()
+            judged_s = time.monotonic()
+        done_s = time.monotonic()
+        self._counters.committed(done_s - judged_s, self._newest(reversed(shown)))
         self._references.clear()
         self._limits.clear()
         self._show(shown)
         for job, result in results:
+            if isinstance(result, Receipt):
+                self._counters.acknowledged(done_s - job.queued_s, self._newest(result.touched))
             if not job.done.set_running_or_notify_cancel():
                 continue
             if isinstance(result, Receipt):
@@ -433,14 +439,30 @@ class EmbeddedRunner:
 
     def _step(self, event: AnyEvent, raw: bytes, shown: dict[StreamKey, None]) -> list[StreamStep]:
         self._last_seq = self._store.append(event, raw, self._now_ms())
+        began_s = time.monotonic()
         steps = self._fleet.step(event)
+        if steps:
+            self._counters.judged(time.monotonic() - began_s, steps[-1].step.decision)
         for key, step in steps:
             shown[key] = None
+            if isinstance(event, Observation) and not step.late:
+                self._count_faults(key)
             self._note_letter(key, event)
             if step.changed:
                 self._store.put_decision(self._last_seq, step.decision)
-                self._count_pauses(key, step)
+                self._count_transitions(key, step)
         return steps
+
+    def _newest(self, keys: Iterable[StreamKey]) -> Decision | None:
+        """The newest answer of the first of these streams."""
+        return next((self._fleet.engine(key).decision for key in keys), None)
+
+    def _count_faults(self, key: StreamKey) -> None:
+        state = self._fleet.engine(key).state
+        if state.non_finite:
+            self._counters.non_finite(key, len(state.non_finite))
+        if state.missing or state.extra:
+            self._counters.schema_mismatch(key)
 
     def _note_letter(self, key: StreamKey, event: AnyEvent) -> None:
         """Keep the dead letters as the engine sees them: what it failed on, and what ended that."""
@@ -485,11 +507,13 @@ class EmbeddedRunner:
         for letter in standing.values():
             self._store.close_letter(letter.id, self._last_seq, "program")
 
-    def _count_pauses(self, key: StreamKey, step: Step) -> None:
+    def _count_transitions(self, key: StreamKey, step: Step) -> None:
         if step.before is None:
             return
         for side in SIDES:
             before, after = step.before.sides.of(side), step.decision.sides.of(side)
+            if before.state is not after.state:
+                self._counters.transition(key, side, after.state)
             if before.state is TradingState.ACTIVE and after.state is not TradingState.ACTIVE:
                 self._counters.pause(key, side, after.reasons[0].code if after.reasons else "unknown")
 
@@ -576,9 +600,15 @@ def _view(engine: Engine) -> StreamView:
     state = engine.state
     return StreamView(
         evidence=tuple(engine.evidence()), alarm_rates=engine.alarm_rates(),
-        outcomes={side: tuple(outcomes[-50:]) for side, outcomes in state.outcomes.items()},
+        outcomes={side: engine.outcomes(side) for side in SIDES},
         drawdown_ratio=state.drawdown.ratio, drawdown_source=state.drawdown.source,
         observations=state.observations, late=state.late, holes=state.holes,
+        sides={
+            side: SideView(engine.win_rate_now(side), engine.break_even(side), state.drawdown.of_side(side))
+            for side in SIDES
+        },
+        close=state.recent_candles[-1][1].close if state.recent_candles else None,
+        overrides=tuple(state.overrides),
     )  # fmt: skip
 
 
