@@ -63,6 +63,8 @@ EXEMPLAR_LENGTH_MAX = 110
 STREAM = ("model", "symbol", "timeframe")
 SIDE = (*STREAM, "side")
 
+DAY_MS = 86_400_000
+
 GROUPS = ("state", "decision", "times", "counts", "outcomes", "drift", "features")
 """What a scrape has beside the service's own figures, in order of importance."""
 
@@ -610,7 +612,9 @@ def _rates(seen: _Seen, room: Room) -> Iterator[Metric]:
         "regime_alarm_rate", "Alarms a day since the reference came into force, true ones included.", labels
     )
     watched = _gauge(
-        "regime_alarm_rate_candles", "Candles behind the measured rate; a rate over few of them says little.", labels
+        "regime_alarm_rate_days",
+        "Days of candles behind the measured rate; a rate over few of them says little.",
+        labels,
     )
     for key, view in seen:
         for detector, rate in list(view.alarm_rates.items())[:DETECTORS_MAX]:
@@ -618,7 +622,7 @@ def _rates(seen: _Seen, room: Room) -> Iterator[Metric]:
                 asked.add_metric((*key, detector), rate.asked)
             if rate.measured is not None and room.take(2):
                 measured.add_metric((*key, detector), rate.measured)
-                watched.add_metric((*key, detector), rate.candles)
+                watched.add_metric((*key, detector), rate.candles * timeframe_ms(key.timeframe) / DAY_MS)
     yield from (asked, measured, watched)
 
 

@@ -3,9 +3,9 @@
     python tests/bench/bench_scrape.py [--series 2000] [--rounds 15]
 
 Three boards: one that fills the budget with a few streams of which everything is known, one that fills it with the
-state of many, and one with as many streams as a service takes (`streams_max`), most of which are left out. The floor is a
-registry of as many gauges with the labels of a stream. All make their text with the same library, in turns in one
-process; CPU time, and the median of the rounds counts.
+state of many, and one with as many streams as a service takes (`streams_max`), most of which are left out. The floor is
+as many gauges with the labels of a stream. All make their text with the same library, in turns in one process; CPU
+time, and the median of the rounds counts.
 """
 
 from __future__ import annotations
