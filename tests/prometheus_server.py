@@ -83,5 +83,7 @@ class PrometheusServer:
 
     def over(self, expr: str, start_s: float, end_s: float, step_s: float = 1.0) -> list[dict[str, Any]]:
         """Return the series of an expression between two moments."""
-        found: list[dict[str, Any]] = self.ask("query_range", query=expr, start=start_s, end=end_s, step=step_s)["result"]
+        found: list[dict[str, Any]] = self.ask("query_range", query=expr, start=start_s, end=end_s, step=step_s)[
+            "result"
+        ]
         return found
