@@ -46,7 +46,7 @@ class PrometheusServer:
         assert found is not None, MISSING
         with (self._folder / "prometheus.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [found, f"--config.file={self._folder / 'prometheus.yml'}", f"--storage.tsdb.path={self._folder / 'data'}",
+                [found, f"--config.file={self._folder}/prometheus.yml", f"--storage.tsdb.path={self._folder}/data",
                  f"--web.listen-address={self.address}", "--log.level=warn", "--enable-feature=exemplar-storage"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip

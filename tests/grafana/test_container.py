@@ -6,6 +6,7 @@ of this environment stand in for them, and everything else is the same.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -31,6 +32,8 @@ REPO = Path(__file__).parents[2]
 GRAFANA = REPO / "grafana"
 BIN = Path(sys.executable).parent
 USER = 10001
+LOCKED = os.environ.get("REGIME_CONTAINER_LOCKED") == "1"
+WAIT_S = 600
 
 
 class Instruction(NamedTuple):
@@ -68,7 +71,7 @@ def environment(stage: list[Instruction]) -> dict[str, str]:
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=300, **options
+        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=WAIT_S, **options
     )
 
 
@@ -176,7 +179,7 @@ def test_keys_that_up_would_make_open_the_service_to_other_users_of_the_containe
     assert main(["keys", "create", "--scope", "read", "--name", "prometheus", "--keys", str(file), "--json"]) == 0
     said = run("sed", "-n", script[1], input=capsys.readouterr().out)
     file.chmod(0o644)
-    key = KeyRing(file).check(said.stdout.strip())
+    key = KeyRing(file).find(said.stdout.strip())
     assert key is not None and key.name == "prometheus"
 
 
@@ -214,19 +217,19 @@ class Image(NamedTuple):
         """Start a command as the image's user, who is not root; the test's own user where that is not root either."""
         env = {**self.env, **options.pop("env", {})}
         return subprocess.Popen(
-            [*as_user(self.uid), str(shutil.which(command[0], path=env["PATH"])), *command[1:]], env=env, cwd=self.root / "var/lib/regimegate", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, **options,
+            [*as_user(self.uid), str(shutil.which(command[0], path=env["PATH"])), *command[1:]], env=env,
+            cwd=self.root / "var/lib/regimegate", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
         )  # fmt: skip
 
     def run(self, *command: str, **options: Any) -> tuple[int, str]:
         process = self.start(*command, **options)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=WAIT_S)
         return process.returncode, out + err
 
 
 def as_user(uid: int) -> list[str]:
-    """What to put before a command so that root runs it as `uid`. Python may stand in a folder of root's (pyenv): then it
-    is let look into folders that are not its own, but write into none of them."""
+    """What to put before a command so that root runs it as `uid`. Python may stand in a folder of root's (pyenv): then
+    it is let look into folders that are not its own, but write into none of them."""
     if os.getuid() != 0:
         return []
     ours = [*Path(sys.executable).resolve().parents, *BIN.parents, *REPO.parents]
@@ -263,7 +266,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
                     shutil.copy(REPO / name, source / name)
         elif word == "RUN":
             rest = re.sub(r"^python ", f"{sys.executable} ", rest)
-            if "requirements.lock" in rest and os.environ.get("REGIME_CONTAINER_LOCKED") != "1":
+            if "requirements.lock" in rest and not LOCKED:
                 rest = rest.partition("&&")[0]
             said = run(
                 "sh", "-ec", below(rest).replace("-m compileall -q", "-m compileall -q -j 1"), cwd=source, env=env
@@ -271,7 +274,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
             assert said.returncode == 0, said.stdout + said.stderr
             if "requirements.lock" in rest or rest.rstrip().endswith("/opt/regimegate"):
                 [packages] = (root / "opt/regimegate/lib").glob("python*/site-packages")
-                if os.environ.get("REGIME_CONTAINER_LOCKED") != "1":
+                if not LOCKED:
                     own = next(BIN.parent.glob("lib/python*/site-packages"))
                     (packages / "locked.pth").write_text(f"{own}\n")
     uid = USER if os.getuid() == 0 else os.getuid()
@@ -280,8 +283,25 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     for folder in re.findall(r"/var/\S+", runtime[1].rest.partition("install")[2]):
         Path(below(folder)).mkdir(parents=True, exist_ok=True)
         os.chown(below(folder), uid, uid if os.getuid() == 0 else -1)
+    if not LOCKED:
+        seed(root, Path(made["NUMBA_CACHE_DIR"]), uid)
     yield Image(root, made, uid)
     shutil.rmtree(root, ignore_errors=True)
+
+
+def seed(root: Path, cache: Path, uid: int) -> None:
+    """Give the image what this checkout has compiled already: compiling takes minutes on a busy machine. numba looks
+    for it by the folder of a source file, and believes it where the file has the same age and size."""
+    for file in (REPO / "regime").rglob("*.py"):
+        [installed] = root.glob(f"opt/regimegate/lib/python*/site-packages/{file.relative_to(REPO)}")
+        os.utime(installed, ns=(file.stat().st_mtime_ns, file.stat().st_mtime_ns))
+        folder = installed.parent
+        place = cache / f"{folder.name}_{hashlib.sha1(str(folder).encode()).hexdigest()}"
+        for compiled in file.parent.glob(f"__pycache__/{file.stem}.*.nb[ci]"):
+            place.mkdir(exist_ok=True)
+            shutil.copy(compiled, place)
+    for path in cache.rglob("*"):
+        os.chown(path, uid, -1)
 
 
 def free_port() -> int:
