@@ -723,8 +723,8 @@ class Engine:
         return self._outcomes_of(side)
 
     def win_rate_now(self, side: Side) -> float | None:
-        """Return P(win), calibrated, averaged over the scores of late that reach the bot's own threshold; None before the
-        first outcome with a score."""
+        """Return P(win), calibrated, averaged over the scores of late that reach the bot's own threshold; None before
+        the first outcome with a score."""
         return self._win_rate_now(side)
 
     def top_features(self) -> tuple[tuple[str, float], ...]:

@@ -63,8 +63,6 @@ EXEMPLAR_LENGTH_MAX = 110
 STREAM = ("model", "symbol", "timeframe")
 SIDE = (*STREAM, "side")
 
-DAY_MS = 86_400_000
-
 GROUPS = ("state", "decision", "times", "counts", "outcomes", "drift", "features")
 """What a scrape has beside the service's own figures, in order of importance."""
 
@@ -159,6 +157,14 @@ class Counters:
     def transition(self, key: StreamKey, side: str, state: str) -> None:
         """Count that a side came into another state than it was in."""
         self._add(self._transitions, (*key, side, state), 1)
+
+    def stream(self, key: StreamKey) -> None:
+        """Begin the counts of a stream at zero: of a count that begins at one Prometheus never sees it grow."""
+        for side in SIDES:
+            for state in TradingState:
+                self._add(self._transitions, (*key, side, state.value), 0)
+        self._add(self._non_finite, tuple(key), 0)
+        self._add(self._mismatches, tuple(key), 0)
 
     def non_finite(self, key: StreamKey, n: int) -> None:
         """Count `n` features of an observation that had no value although the schema says that they have one."""
@@ -612,8 +618,8 @@ def _rates(seen: _Seen, room: Room) -> Iterator[Metric]:
         "regime_alarm_rate", "Alarms a day since the reference came into force, true ones included.", labels
     )
     watched = _gauge(
-        "regime_alarm_rate_days",
-        "Days of candles behind the measured rate; a rate over few of them says little.",
+        "regime_alarm_rate_window_seconds",
+        "Length of the candles behind the measured rate; over days it says little.",
         labels,
     )
     for key, view in seen:
@@ -622,7 +628,7 @@ def _rates(seen: _Seen, room: Room) -> Iterator[Metric]:
                 asked.add_metric((*key, detector), rate.asked)
             if rate.measured is not None and room.take(2):
                 measured.add_metric((*key, detector), rate.measured)
-                watched.add_metric((*key, detector), rate.candles * timeframe_ms(key.timeframe) / DAY_MS)
+                watched.add_metric((*key, detector), rate.candles * timeframe_ms(key.timeframe) / 1000)
     yield from (asked, measured, watched)
 
 

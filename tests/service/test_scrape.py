@@ -36,7 +36,9 @@ class Scraped:
 
 
 class Running:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, instead_of: Running | None = None) -> None:
+        if instead_of is not None:
+            instead_of.service.stop()
         settings = {"clock": "event", "store": {"file": str(folder / "s.db")}}
         self.service = Service(from_toml(settings, source="test"))
         self.service.start()
@@ -77,6 +79,16 @@ def test_events_transitions_and_pauses_are_counted_once(running: Running) -> Non
     assert found("regime_pauses_total", **STREAM, side="short", reason="operator") == 1
     assert found("regime_state", **STREAM, side="long", state="HALTED") == 1
     assert found("regime_reason", **STREAM, side="long", reason="operator") == 1
+
+
+def test_counts_of_a_stream_begin_at_zero_so_that_the_first_one_can_be_seen_to_grow(
+    running: Running, tmp_path: Path
+) -> None:
+    running.observe(0, 1)
+    for found in (running.scrape(), Running(tmp_path, running).scrape()):
+        assert found("regime_transitions_total", **STREAM, side="long", state="HALTED") == 0
+        assert found("regime_non_finite_values_total", **STREAM) == 0
+        assert found("regime_schema_mismatches_total", **STREAM) == 0
 
 
 def test_values_that_are_missing_and_columns_that_changed_are_counted(running: Running) -> None:

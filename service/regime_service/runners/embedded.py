@@ -173,6 +173,8 @@ class EmbeddedRunner:
             self._fleet.step(codec.decode(raw))
             self._last_seq = seq
         shown = dict.fromkeys(self._fleet)
+        for key in shown:
+            self._counters.stream(key)
         with group(self._store):
             self._recover_letters()
             for key, served in self._store.latest().items():
@@ -445,6 +447,8 @@ class EmbeddedRunner:
             self._counters.judged(time.monotonic() - began_s, steps[-1].step.decision)
         for key, step in steps:
             shown[key] = None
+            if step.before is None:
+                self._counters.stream(key)
             if isinstance(event, Observation) and not step.late:
                 self._count_faults(key)
             self._note_letter(key, event)
