@@ -44,7 +44,7 @@ from regime.timeframe import timeframe_ms
 from regime_service.board import Board, Posted, StreamView
 
 SERIES_MAX = 2_000
-"""Series of one scrape; `metrics_series_max` in the configuration. One stream with everything known has some 60."""
+"""Series of one scrape; `metrics_series_max` in the configuration. One stream with everything known has some 70."""
 SERIES_MIN = 200
 """Less would not hold the service's own."""
 LABELS_MAX = 10_000
