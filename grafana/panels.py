@@ -125,7 +125,7 @@ class Variable(NamedTuple):
         query = f"label_values({self.metric}, {self.name})"
         found: Json = {
             "type": "query", "name": self.name, "label": self.label, "datasource": DATASOURCE,
-            "query": {"query": query, "refId": "variable"}, "refresh": 2, "sort": 1, "multi": self.every,
+            "query": {"query": query, "refId": "StandardVariableQuery"}, "refresh": 2, "sort": 1, "multi": self.every,
             "includeAll": self.every,
         }  # fmt: skip
         return found | ({"allValue": ".*", "current": {"text": "All", "value": "$__all"}} if self.every else {})
