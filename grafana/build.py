@@ -105,18 +105,28 @@ FLEET = Dashboard(
             "HALTED by an operator",
             "Never ends by itself: somebody must end the override.",
             f'sum(regime_state{{{_MODEL}, state="HALTED"}})',
+            width=3,
             steps=BAD_FROM_1,
+        ),
+        number(
+            "Would be paused",
+            "Models in shadow mode are told to trade whatever is found; these would be paused if they were listened to.",
+            f'sum(regime_computed_state{{{_MODEL}, state="REDUCING"}}) or vector(0)',
+            width=3,
+            steps=WELL_AT_0,
         ),
         number(
             "Without fresh data",
             "Sides whose newest candle is older than the limit; they are paused.",
             count_or_none(f'regime_reason{{{_MODEL}, reason="stale"}} == 1'),
+            width=3,
             steps=BAD_FROM_1,
         ),
         number(
             "Alerts that fire",
             "In this Prometheus, of this project's rules; 0 as well where they are not loaded.",
             count_or_none('ALERTS{alertname=~"Regime.+", alertstate="firing"}'),
+            width=3,
             steps=BAD_FROM_1,
         ),
         Panel(

@@ -234,7 +234,12 @@ class Service:
         """Return the features of each stream that stand out most, as they were last where the writer is busy."""
         # Found when somebody looks, not with every event: it would cost a fifth of a step.
         with contextlib.suppress(Unavailable), self._looking(GLANCE_S) as fleet:
-            self._features = {key: fleet.engine(key).top_features() for key in keys}
+            found = {}
+            for key in keys:
+                # A detector may be the user's own. If it raises, judging says so; a scrape shows what it can.
+                with contextlib.suppress(Exception):
+                    found[key] = fleet.engine(key).top_features()
+            self._features = found
         return self._features
 
     def http(self) -> Any:

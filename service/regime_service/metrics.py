@@ -455,7 +455,7 @@ class RegimeCollector(Collector):
         limit = _gauge("regime_input_age_limit_seconds", "Age from which on the input is stale.", STREAM)
         lease = _gauge(
             "regime_lease_expiry_timestamp_seconds",
-            "Until when a bot may act on the reply to its newest observation without asking again.",
+            "When the lease of an answer ends that was given with the newest decision.",
             STREAM,
         )
         for key, decision in posted.decisions.items():
@@ -523,6 +523,11 @@ def _decision(decisions: Mapping[StreamKey, Decision], room: Room) -> Iterator[M
         "regime_reason", "1 for each reason that stands behind the answer, by its code; none where all is well.",
         (*SIDE, "reason"),
     )  # fmt: skip
+    computed = _gauge(
+        "regime_computed_state",
+        "In shadow mode: 1 for the state a side would be in if the service were listened to, 0 for the others.",
+        (*SIDE, "state"),
+    )
     version = _gauge("regime_decision_version", "Version of the newest decision.", STREAM)
     judged = _gauge("regime_decision_timestamp_seconds", "When the newest decision was judged.", STREAM)
     probability = _gauge(
@@ -530,18 +535,22 @@ def _decision(decisions: Mapping[StreamKey, Decision], room: Room) -> Iterator[M
     )
     for key, decision in decisions.items():
         codes = {side: dict.fromkeys(found.code for found in decision.sides.of(side).reasons) for side in SIDES}
-        known = decision.regime
-        if not room.take(len(SIDES) + 2 + sum(map(len, codes.values())) + (known is not None)):
+        known, hidden = decision.regime, decision.computed
+        series = len(SIDES) + 2 + sum(map(len, codes.values())) + (known is not None)
+        if not room.take(series + (0 if hidden is None else len(SIDES) * len(TradingState))):
             continue
         for side in SIDES:
             size.add_metric((*key, side), decision.sides.of(side).size_factor)
             for code in codes[side]:
                 reason.add_metric((*key, side, code), 1)
+            if hidden is not None:
+                for name in TradingState:
+                    computed.add_metric((*key, side, name.value), int(hidden.of(side).state is name))
         version.add_metric(key, decision.version)
         judged.add_metric(key, decision.as_of_ms / 1000)
         if known is not None:
             probability.add_metric((*key, known.label), known.probability)
-    yield from (size, reason, version, judged, probability)
+    yield from (size, reason, computed, version, judged, probability)
 
 
 def _outcomes(seen: _Seen, room: Room) -> Iterator[Metric]:

@@ -28,6 +28,8 @@ FOLDER = REPO / "grafana" / "dashboards"
 RULES = REPO / "grafana" / "rules" / "regimegate.rules.yml"
 SCENARIO = Scenario(seed=13, reference_candles=4_032, candles=1_000, break_at=300)
 """Short, and long enough: drift is seen, win rates are known, a side is paused."""
+SHADOW_ONLY = {"regime_computed_state"}
+"""Not exported while the service is listened to, as the demo's is."""
 PLAY_S = 12.0
 """The play takes at least so long, so that Prometheus sees it go by."""
 
@@ -92,7 +94,7 @@ QUERIES = [(file.stem, *query) for file in sorted(FOLDER.glob("*.json")) for que
 def test_every_query_of_every_panel_returns_something(seen: Seen, dashboard: str, panel: str, expr: str) -> None:
     asked = filled_in(expr, CHOICES)
     for name in re.findall(r"\b((?:regime|process|scrape)_[a-z_]+)\b", asked):
-        assert name in seen.names, f"{name} is not exported"
+        assert name in seen.names | SHADOW_ONLY, f"{name} is not exported"
     assert seen.finite(asked) > 0, f"nothing to see: {asked}"
 
 

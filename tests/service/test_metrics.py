@@ -166,6 +166,17 @@ def test_every_reason_that_stands_is_1_and_there_is_none_where_all_is_well() -> 
     }
 
 
+def test_in_shadow_mode_it_shows_what_would_have_been_said_beside_what_was(board: Board) -> None:
+    assert not [name for name, _ in scrape(board) if name == "regime_computed_state"]
+    told = Sides(long=side(), short=side())
+    board.post([decision(mode="shadow", sides=told, computed=Sides(long=side("REDUCING", 0.0), short=side()))])
+    found = scrape(board)
+    for name, said, would in (("long", "ACTIVE", "REDUCING"), ("short", "ACTIVE", "ACTIVE")):
+        for state in ("ACTIVE", "REDUCING", "HALTED"):
+            assert found["regime_state", labelled(side=name, state=state)] == (state == said)
+            assert found["regime_computed_state", labelled(side=name, state=state)] == (state == would)
+
+
 def test_the_regime_is_silent_until_it_is_known(board: Board) -> None:
     assert not [name for name, _ in scrape(board) if name == "regime_probability"]
     assert scrape(board_of(everything()))["regime_probability", labelled(regime="calm")] == 0.8

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from regime.engine import Engine
 from regime_service import app
 from regime_service.app import Service
 from regime_service.settings import from_toml
@@ -156,6 +158,34 @@ def test_a_writer_that_hangs_does_not_keep_a_scrape(running: Running, monkeypatc
     monkeypatch.setattr(app, "GLANCE_S", 0.01)
     with running.service.runner.lock:
         assert running.scrape()("regime_ready") == 1
+
+
+def test_the_features_that_stand_out_are_those_of_the_engine_and_one_that_raises_spoils_no_scrape(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = "\n".join(f"{a:.6f},{b:.6f}" for a, b in rng.standard_normal((1_000, 2)))
+    query = "symbol=BTC/USDT:USDT&timeframe=5m"
+    answer = running.client.put(
+        f"/v1/models/m/references/v1?{query}", content=f"a,b\n{rows}", headers={"Content-Type": "text/csv"}
+    )
+    assert answer.status_code == 200, answer.text
+    features = [{"a": float(a) + 5.0, "b": float(b)} for a, b in rng.standard_normal((300, 2))]
+    running.post("observations", [
+        {**STREAM, "ts_ms": i * FIVE_MINUTES, "features": row} for i, row in enumerate(features)
+    ])  # fmt: skip
+    found = running.scrape()
+    moved = found("regime_feature_drift_ratio", **STREAM, feature="a")
+    other = found("regime_feature_drift_ratio", **STREAM, feature="b")
+    assert moved is not None and other is not None and moved > 1 > other
+
+    def broken(engine: Engine) -> None:
+        raise RuntimeError("a detector of one's own")
+
+    monkeypatch.setattr(Engine, "top_features", broken)
+    found = running.scrape()
+    assert found("regime_ready") == 1
+    assert found("regime_feature_drift_ratio", **STREAM, feature="a") is None
 
 
 def test_alerts_that_wait_are_counted_at_the_next_look(running: Running) -> None:
