@@ -110,7 +110,7 @@ FLEET = Dashboard(
         ),
         number(
             "Would be paused",
-            "Models in shadow mode are told to trade whatever is found; these would be paused if they were listened to.",
+            "In shadow mode a bot is told to trade whatever is found; these sides would be paused in `enforce`.",
             f'sum(regime_computed_state{{{_MODEL}, state="REDUCING"}}) or vector(0)',
             width=3,
             steps=WELL_AT_0,
