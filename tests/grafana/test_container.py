@@ -33,7 +33,7 @@ GRAFANA = REPO / "grafana"
 BIN = Path(sys.executable).parent
 USER = 10001
 LOCKED = os.environ.get("REGIME_CONTAINER_LOCKED") == "1"
-WAIT_S = 600
+WAIT_S = 2_400 if LOCKED else 600
 
 
 class Instruction(NamedTuple):
