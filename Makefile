@@ -131,8 +131,12 @@ unit: $(VENV)/.stamp-dev ## The tests alone, without coverage (JOBS=0 ARGS='-k a
 	$(PYTEST) $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.stamp-dev ## The benchmarks in tests/bench
+bench: $(VENV)/.stamp-dev bench-http ## The benchmarks in tests/bench
 	$(PY) -m pytest tests/bench -s $(ARGS)
+
+.PHONY: bench-http
+bench-http: $(VENV)/.stamp-dev ## The HTTP door beside a bare server: requests, push, hostile clients, start (ONLY=get,post)
+	@$(PY) tests/bench/bench_http.py $(if $(ONLY),--only $(ONLY))
 
 # frouros needs an older numpy than ours, so it lives in an environment of its own. Where it cannot be installed the
 # bench says so and goes on: it is a peer to compare with, nothing of ours needs it.

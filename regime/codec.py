@@ -27,10 +27,14 @@ FEATURES_MAX = 4096
 ERRORS_MAX = 20
 """Errors named in one answer; the rest is counted."""
 
+FINE_NAMES_MAX = 16_384
+"""Names of features remembered as fine: a bot sends the same ones with every candle."""
+
 E = TypeVar("E", bound=Event)
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+_FINE_NAMES: set[str] = set()
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -133,11 +137,20 @@ def _check_features(features: dict[str, float | None]) -> Iterator[FieldError]:
     if len(features) > FEATURES_MAX:
         yield FieldError("features", f"{len(features)} features; at most {FEATURES_MAX} are accepted")
         return
+    if features.keys() <= _FINE_NAMES:
+        return
+    faulty = False
     for name in features:
         if not 0 < len(name) <= LABEL_LENGTH_MAX or _CONTROL.search(name):
+            faulty = True
             yield FieldError(
                 f"features.{name[:40]!r}", f"a feature name has 1 to {LABEL_LENGTH_MAX} characters, none of control"
             )
+
+    if not faulty:
+        if len(_FINE_NAMES) + len(features) > FINE_NAMES_MAX:
+            _FINE_NAMES.clear()
+        _FINE_NAMES.update(features)
 
 
 def _check_prices(candle: Ohlcv, prefix: str) -> Iterator[FieldError]:

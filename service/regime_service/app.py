@@ -32,9 +32,8 @@ from regime_service.apart import reference_apart
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http import operations
-from regime_service.http.api import create_app
+from regime_service.http.api import Application, create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
-from regime_service.http.counted import Counted
 from regime_service.http.lease import lease_ms
 from regime_service.keys import KeyRing
 from regime_service.metrics import Counters, RegimeCollector, Traffic, exposition
@@ -161,10 +160,18 @@ class Service:
     def health(self) -> Health:
         """Whether it can answer and store."""
         depth = 0 if self._runner is None else self._runner.queue_depth
-        reason = self._cannot_start or (self.writer_failed() if self._runner is not None else "the service is starting")
-        if reason is None and self._runner is not None and (busy_s := self._runner.busy_s) > STUCK_S:
-            reason = f"the store has not answered for {busy_s:.0f} s: the disk hangs, or is far too slow"
+        reason = self.fault()
         return Health(reason is None, reason or "", depth, self.settings.server.queue_max)
+
+    def fault(self) -> str | None:
+        """Return why no answer can be given and nothing stored now; None while all is well."""
+        runner = self._runner
+        if runner is None:
+            return self._cannot_start or "the service is starting"
+        reason = self.writer_failed()
+        if reason is None and (busy_s := runner.busy_s) > STUCK_S:
+            reason = f"the store has not answered for {busy_s:.0f} s: the disk hangs, or is far too slow"
+        return reason
 
     def digest(self) -> str:
         """Return the digest of all streams' state."""
@@ -242,7 +249,7 @@ class Service:
             self._features = found
         return self._features
 
-    def http(self) -> Any:
+    def http(self) -> Application:
         """Return the ASGI application."""
         hosts = {"127.0.0.1", "localhost", "::1", self.settings.server.host.lower(), *self.settings.server.hosts}
         collector = RegimeCollector(
@@ -265,11 +272,13 @@ class Service:
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
-            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
+            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health, fault=self.fault,
             metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
             requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
             key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
+            push_max=self.settings.server.push_max, push_key_max=self.settings.server.push_key_max,
+            traffic=self.traffic,
         )  # fmt: skip
         environment = child_environment()
 
@@ -282,7 +291,6 @@ class Service:
 
         app = create_app(ports, decode)
         operations.install(app, ports, self.dead_letters)
-        app.add_middleware(Counted, traffic=self.traffic)
         return app
 
 
@@ -410,9 +418,11 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     patience = Patience(
         header_s=settings.header_timeout_s, body_s=settings.body_timeout_s, connections_max=settings.connections_max
     )
+    application = service.http()
     server = _Server(
         uvicorn.Config(
-            service.http(), http=protocol(patience), ws="none", log_config=None, log_level="error", access_log=False,
+            application, http=protocol(patience, at_once=application.at_once, refused=service.traffic.refused),
+            ws="none", log_config=None, log_level="error", access_log=False,
             lifespan="off", server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=10,
         )
@@ -421,6 +431,7 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     code = 0
 
     def leave() -> None:
+        application.leave()
         server.should_exit = True
 
     def failed(reason: str) -> None:

@@ -124,6 +124,8 @@ class KeyRing:
         self._seen = _signature(path)
         self._known = _known(read(path))
         self._fault: str | None = None
+        self.revision = 0
+        """Another one after every change of the keys: what was found before counts no more."""
         self._look_s = clock() + LOOK_EVERY_S
 
     def look(self) -> None:
@@ -136,6 +138,7 @@ class KeyRing:
         if seen == self._seen:
             return
         self._seen = seen
+        self.revision += 1
         before, fault = self._known, self._fault
         try:
             self._known, self._fault = _known(read(self.path)), None
@@ -173,6 +176,11 @@ class KeyRing:
         # Somebody who guesses an id learns nothing from how long the answer takes.
         same = hmac.compare_digest(digest, _NOBODY if known is None else known.digest)
         return known.key if same and known is not None else None
+
+    def by_id(self, key_id: str) -> Key | None:
+        """Return the key of that id, revoked or not; None where there is none. It proves nothing of who asks."""
+        known = self._known.get(key_id)
+        return None if known is None else known.key
 
     def _revoked(self) -> int:
         return sum(known.key.revoked is not None for known in self._known.values())

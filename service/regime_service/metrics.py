@@ -251,6 +251,8 @@ class Traffic:
     def __init__(self) -> None:
         self._requests: dict[tuple[str, int], int] = {}
         self._durations: dict[str, Durations] = {}
+        self._refusals: dict[str, int] = {}
+        self._streams = self._pushed = self._superseded = 0
 
     def answered(self, route: str, status: int, seconds: float, decision: Decision | None = None) -> None:
         """Count an answer; `route` must be one of a bounded number of labels, `decision` is one that it holds."""
@@ -260,6 +262,19 @@ class Traffic:
         if durations is None:
             durations = self._durations[route] = Durations()
         durations.add(seconds, decision)
+
+    def refused(self, kind: str) -> None:
+        """Count a refusal; `kind` must be one of a bounded number of words."""
+        self._refusals[kind] = self._refusals.get(kind, 0) + 1
+
+    def streaming(self, open_now: int) -> None:
+        """So many event streams are open now."""
+        self._streams = open_now
+
+    def pushed(self, sent: int, superseded: int) -> None:
+        """So many answers were pushed, and so many were overtaken before they could be."""
+        self._pushed += sent
+        self._superseded += superseded
 
     def families(self, room: Room) -> Iterator[Metric]:
         """Yield what a scrape shows."""
@@ -277,7 +292,20 @@ class Traffic:
         for route, found in sorted(self._durations.copy().items()):
             if room.take(HISTOGRAM_SERIES):
                 found.add_to(durations, (route,))
-        yield from (requests, durations)
+        refusals = CounterMetricFamily(
+            "regime_http_refusals", "Requests and connections refused since the start, by why.", labels=("kind",)
+        )
+        for kind, count in sorted(self._refusals.copy().items()):
+            if room.take(1):
+                refusals.add_metric((kind,), count)
+        yield from (requests, durations, refusals)
+        if room.take(3):
+            yield GaugeMetricFamily("regime_push_streams", "Event streams open now.", self._streams)
+            yield CounterMetricFamily("regime_pushed_answers", "Answers sent over event streams.", self._pushed)
+            yield CounterMetricFamily(
+                "regime_push_superseded", "Answers overtaken by a newer one before a reader took them.",
+                self._superseded,
+            )  # fmt: skip
 
 
 class Room:

@@ -51,6 +51,10 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Seconds after which a connection that asks nothing more is closed; a proxy should keep its own for less."""
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 512
     """Connections at once; one more takes the place of the oldest idle one, or gets 503."""
+    push_max: Annotated[int, Meta(ge=0, le=100_000)] = 256
+    """Event streams (/v1/stream) open at once; each takes one of the connections. 0: none."""
+    push_key_max: Annotated[int, Meta(ge=0, le=100_000)] = 64
+    """Event streams of one key."""
     decode_memory_mb: Annotated[int, Meta(ge=512, le=1_000_000)] = 2048
     """Address space (MiB) of the process that unpacks an uploaded reference; what needs more is refused."""
     decode_timeout_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 120.0

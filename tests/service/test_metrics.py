@@ -301,6 +301,7 @@ def lively() -> dict[str, Any]:
     counters.acknowledged(0.002, decision())
     counters.committed(0.003, decision())
     traffic.answered("/v1/observations", 200, 0.004, decision())
+    traffic.refused("rate")
     return {"counters": counters, "traffic": traffic, "features": top}
 
 
@@ -489,6 +490,29 @@ def test_a_histogram_counts_every_duration_once_and_in_the_bucket_that_holds_it(
     ]
     assert found["regime_commit_duration_seconds_count", ()] == 5
     assert found["regime_commit_duration_seconds_sum", ()] == pytest.approx(103.00211)
+
+
+def test_requests_are_shown_by_route_and_status_and_their_durations_add_up() -> None:
+    traffic = Traffic()
+    for seconds in (0.0001, 0.0002, 0.003, 99.0):
+        traffic.answered("/v1/thresholds", 200, seconds)
+    traffic.answered("/v1/thresholds", 503, 0.2)
+    traffic.refused("not-ready")
+    traffic.streaming(3)
+    traffic.pushed(10, 2)
+    traffic.pushed(1, 0)
+    found = scrape(Board(), traffic=traffic)
+    route = ("route", "/v1/thresholds")
+    assert found["regime_http_requests_total", (route, ("status", "200"))] == 4
+    assert found["regime_http_requests_total", (route, ("status", "503"))] == 1
+    assert found["regime_http_refusals_total", (("kind", "not-ready"),)] == 1
+    name = "regime_http_request_duration_seconds"
+    shown = {le: found[f"{name}_bucket", (("le", le), route)] for le in ("0.0001", "0.00025", "0.005", "10.0", "+Inf")}
+    assert shown == {"0.0001": 1, "0.00025": 2, "0.005": 3, "10.0": 4, "+Inf": 5}
+    assert found[f"{name}_count", (route,)] == 5
+    assert found[f"{name}_sum", (route,)] == pytest.approx(99.2033)
+    assert found["regime_push_streams", ()] == 3
+    assert (found["regime_pushed_answers_total", ()], found["regime_push_superseded_total", ()]) == (11, 2)
 
 
 def test_labels_may_hold_anything_a_name_may_hold() -> None:
