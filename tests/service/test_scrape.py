@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from starlette.testclient import TestClient
 
 from regime.engine import Engine
 from regime_service import app
@@ -44,10 +45,17 @@ class Running:
         settings = {"clock": "event", "store": {"file": str(folder / "s.db")}}
         self.service = Service(from_toml(settings, source="test"))
         self.service.start()
-        self.client = TestClient(self.service.http(), base_url="http://127.0.0.1")
+        self._transport = httpx.ASGITransport(self.service.http())
+
+    def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._transport, base_url="http://127.0.0.1") as client:
+                return await client.request(method, path, **more)
+
+        return asyncio.run(asked())
 
     def post(self, path: str, body: Any, status: int = 200) -> None:
-        answer = self.client.post(f"/v1/{path}", json=body)
+        answer = self.ask("POST", f"/v1/{path}", json=body)
         assert answer.status_code == status, answer.text
 
     def observe(self, first: int, count: int, **changes: Any) -> None:
@@ -57,7 +65,7 @@ class Running:
         ])  # fmt: skip
 
     def scrape(self) -> Scraped:
-        answer = self.client.get("/metrics", headers=OPENMETRICS)
+        answer = self.ask("GET", "/metrics", headers=OPENMETRICS)
         assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
         return Scraped(answer.text)
 
@@ -121,7 +129,7 @@ def test_every_event_request_and_commit_is_timed_and_its_exemplar_names_the_deci
 
 def test_what_nobody_asked_for_is_one_route(running: Running) -> None:
     for path in ("/nothing", "/v1/else", "/nothing/more"):
-        assert running.client.get(path).status_code == 404
+        assert running.ask("GET", path).status_code == 404
     assert running.scrape()("regime_http_requests_total", route="other", status="404") == 3
 
 
@@ -166,8 +174,8 @@ def test_the_features_that_stand_out_are_those_of_the_engine_and_one_that_raises
     rng = np.random.default_rng(0)
     rows = "\n".join(f"{a:.6f},{b:.6f}" for a, b in rng.standard_normal((1_000, 2)))
     query = "symbol=BTC/USDT:USDT&timeframe=5m"
-    answer = running.client.put(
-        f"/v1/models/m/references/v1?{query}", content=f"a,b\n{rows}", headers={"Content-Type": "text/csv"}
+    answer = running.ask(
+        "PUT", f"/v1/models/m/references/v1?{query}", content=f"a,b\n{rows}", headers={"Content-Type": "text/csv"}
     )
     assert answer.status_code == 200, answer.text
     features = [{"a": float(a) + 5.0, "b": float(b)} for a, b in rng.standard_normal((300, 2))]
