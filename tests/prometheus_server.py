@@ -81,6 +81,14 @@ class PrometheusServer:
         except urllib.error.HTTPError as error:
             raise ValueError(error.read().decode("utf-8", "replace")) from None
 
+    def await_scrape(self) -> None:
+        """Wait until its targets have answered once: it finds them some seconds after it has started."""
+        until_s = time.monotonic() + START_S
+        while [found["value"][1] for found in self.ask("query", query="up")["result"]] != ["1"]:
+            if time.monotonic() > until_s:
+                raise RuntimeError(f"nothing was scraped: {self.ask('targets')['activeTargets']}")
+            time.sleep(0.1)
+
     def over(self, expr: str, start_s: float, end_s: float, step_s: float = 1.0) -> list[dict[str, Any]]:
         """Return the series of an expression between two moments."""
         found: list[dict[str, Any]] = self.ask("query_range", query=expr, start=start_s, end=end_s, step=step_s)[

@@ -57,6 +57,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, need: Callable[[object, str],
         line.reference(parquet(simulation.reference), "v1", trained_until_ms=SCENARIO.start_ms)
         target = address.removeprefix("http://")
         with PrometheusServer(folder / "prometheus", [target], rules=[RULES]) as prometheus:
+            prometheus.await_scrape()
             start_s = time.time()
             for moment in Bot(simulation, line).play():
                 due_s = start_s + PLAY_S * moment.row / SCENARIO.candles

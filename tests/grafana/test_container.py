@@ -183,6 +183,45 @@ def test_keys_that_up_would_make_open_the_service_to_other_users_of_the_containe
     assert key is not None and key.name == "prometheus"
 
 
+DOCKER = """#!/bin/sh
+# Stands in for Docker: notes what it was asked, and runs in the image's place what would run in a container.
+echo "$*" >> "$ASKED"
+if [ "$1" = run ]; then
+    while [ "$1" != regimegate ]; do
+        [ "$1" != --volume ] || folder=${2%%:*}
+        shift
+    done
+    shift 2
+    exec "$REGIME" $(echo "$*" | sed "s|/secrets|$folder|")
+fi
+"""
+
+
+def test_up_makes_the_secrets_once_and_keeps_them(tmp_path: Path) -> None:
+    folder = tmp_path / "grafana"
+    folder.mkdir()
+    shutil.copy(GRAFANA / "up", folder)
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:{os.defpath}", "ASKED": str(tmp_path / "asked"), "REGIME": str(BIN / "regime"),
+    }  # fmt: skip
+    for _ in range(2):
+        said = run(folder / "up", env=env)
+        assert said.returncode == 0, said.stderr
+    asked = (tmp_path / "asked").read_text("utf-8").splitlines()
+    assert [line.split()[:2] for line in asked].count(["compose", "up"]) == 2
+    assert sum(line.startswith("run ") for line in asked) == 3, "the second time nothing is made"
+    secrets = folder / "secrets"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    ring = KeyRing(secrets / "regimegate.keys.json")
+    for name, scope in (("read", "read"), ("bot", "ingest"), ("operator", "admin")):
+        key = ring.find((secrets / f"{name}.key").read_text("utf-8").strip())
+        assert key is not None and key.scopes == [scope]
+        assert (secrets / f"{name}.key").read_text("utf-8").strip() not in said.stdout, "a key is not printed"
+    assert len((secrets / "grafana.password").read_text("utf-8").strip()) >= 20
+
+
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [("promtool", ["check", "config", "--syntax-only", "prometheus.yml"]),
