@@ -94,7 +94,7 @@ test unit fuzz schedules soak bench bench-detection bench-outcomes bench-parity:
 test unit bench bench-detection bench-outcomes bench-parity: export MPLBACKEND = Agg
 
 .PHONY: test
-test: setup lint ## Everything that must be right before a change goes in: lint, then the tests with their coverage
+test: setup lint setup-node ## Everything that must be right before a change goes in: lint, then the tests with their coverage
 	@rm -f .coverage .coverage.*
 	$(PYTEST) $(COVERAGE) $(ARGS)
 
@@ -103,7 +103,23 @@ lint: $(VENV)/.stamp-dev ## Style, types and who may import whom; runs no test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m mypy grafana/build.py
 	$(VENV)/bin/lint-imports --no-logo
+
+# Grafana's own types of a dashboard, and the TypeScript that compares. Where npm is missing the tests say what to do.
+NODE := .node
+$(NODE)/.stamp-schema-13.2.3:
+	@rm -rf $(NODE)
+	@if command -v npm >/dev/null && npm install --prefix $(NODE) --no-save --no-package-lock --no-audit --no-fund \
+		--loglevel=error @grafana/schema@13.2.3 typescript@5.9.3 >/dev/null; then touch $@; else \
+		echo "npm could not install @grafana/schema: the dashboards' types are not checked (apt install nodejs npm)"; fi
+
+.PHONY: setup-node
+setup-node: $(NODE)/.stamp-schema-13.2.3 ## What checks the dashboards' types (needs npm)
+
+.PHONY: dashboards
+dashboards: $(VENV)/.stamp-dev ## Write grafana/dashboards anew after a change in grafana/build.py
+	@$(PY) grafana/build.py
 
 .PHONY: format
 format: $(VENV)/.stamp-dev ## Put the code into the one style, and mend what can be mended by machine

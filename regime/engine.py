@@ -60,7 +60,7 @@ from regime.shadow import Book, Signal, can_follow
 from regime.signals import SignalLaw, SignalView, remember, signal_law
 from regime.timeframe import timeframe_ms
 from regime.votes import since_training
-from regime.watch import DAY_MS, Watch, calibrate_all
+from regime.watch import DAY_MS, Watch, calibrate_all, top_features
 from regime.win_probability import WinProbability
 
 Floats = NDArray[np.float64]
@@ -717,6 +717,21 @@ class Engine:
     def break_even(self, side: Side) -> float:
         """Return the win rate a side is held against."""
         return self._edge(side)[1]
+
+    def outcomes(self, side: Side) -> Outcomes:
+        """Return the outcomes of a side that are remembered, oldest first; they never change."""
+        return self._outcomes_of(side)
+
+    def win_rate_now(self, side: Side) -> float | None:
+        """Return P(win), calibrated, averaged over the scores of late that reach the bot's own threshold; None before
+        the first outcome with a score."""
+        return self._win_rate_now(side)
+
+    def top_features(self) -> tuple[tuple[str, float], ...]:
+        """Return the features that stand out most, largest first, as (name, times its own limit), as the first detector
+        that is warm sees them; nothing where none is, or after an engine error."""
+        warm = [d for d in self.detectors.values() if d.warm] if self._state.error is None else []
+        return top_features(self.watched, warm[0].feature_statistics) if warm and self._features.comparing else ()
 
     def live_value(self, side: Side) -> LiveValue:
         """Return what refusing was worth on this side so far."""

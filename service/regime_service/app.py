@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import logging
 import math
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import IO, Any, Literal
 
@@ -34,10 +35,11 @@ from regime_service.clock import GuardedClock
 from regime_service.http import operations
 from regime_service.http.api import Application, create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
+from regime_service.http.lease import lease_ms
 from regime_service.keys import KeyRing
 from regime_service.metrics import Counters, RegimeCollector, Traffic, exposition
 from regime_service.ports import Health, Ports, Receipt
-from regime_service.retention import LOOK_EVERY_S, StoreSize, measure, warnings
+from regime_service.retention import LOOK_EVERY_S, MEASURE_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.runners.recovery import RecoveryFailed
 from regime_service.runners.rehearsal import rehearse
@@ -63,8 +65,10 @@ WATCH_EVERY_S = 0.25
 """How often it is looked whether the writer thread lives."""
 UNREACHABLE_S = 10.0
 """How long a service that was started without its database says so, until it ends and the supervisor tries again."""
-LOOK_S = 2.0
-"""How long a look at the engines waits for the writer."""
+LOOK_S, GLANCE_S = 2.0, 0.2
+"""How long a look at the engines waits for the writer; a scrape, which has older figures to show, waits less."""
+UNSENT_MAX = 1000
+"""Alerts that are counted as waiting; more of them are a thousand as well."""
 
 
 class Service:
@@ -103,6 +107,8 @@ class Service:
         self._archiver: Archiver | None = None
         self._events = 0
         self.size = StoreSize(0, 0, None)
+        self.unsent = 0
+        self._features: dict[StreamKey, tuple[tuple[str, float], ...]] = {}
         self.on_failure: Callable[[str], None] = lambda reason: None
 
     def start(self) -> None:
@@ -200,14 +206,21 @@ class Service:
 
     def look_after_store(self) -> list[str]:
         """Warn where the disk is short, or the log old or large. Nothing is ever deleted: a replay needs the log."""
-        try:
-            self.size = measure(self._store)
-        except (OSError, StoreFailed, CorruptionError):
-            return []  # The writer will find out what is wrong, and say it.
+        if not self.measure_store():
+            return []
         said = warnings(self.size, self._now_ms())
         for sentence in said:
             log.warning("%s", sentence)
         return said
+
+    def measure_store(self) -> bool:
+        """Look at the store's size and outbox, for metrics; False where it cannot be looked at."""
+        try:
+            self.size = measure(self._store)
+            self.unsent = len(self._store.messages(UNSENT_MAX))
+        except (OSError, StoreFailed, CorruptionError):
+            return False  # The writer will find out what is wrong, and say it.
+        return True
 
     def _failed(self, reason: str) -> None:
         self.on_failure(reason)
@@ -290,9 +303,9 @@ class Service:
         return found
 
     @contextlib.contextmanager
-    def _looking(self) -> Iterator[Fleet]:
+    def _looking(self, wait_s: float | None = None) -> Iterator[Fleet]:
         # Not for ever: the writer holds the lock while a disk hangs, and the door must go on saying so.
-        if not self.runner.lock.acquire(timeout=LOOK_S):
+        if not self.runner.lock.acquire(timeout=LOOK_S if wait_s is None else wait_s):
             raise Unavailable("the writer is busy; ask again", retry_after_s=5)
         try:
             yield self.runner.fleet
@@ -321,6 +334,18 @@ class Service:
         decisions = self.board.now.decisions
         return max((d.as_of_ms for key, d in decisions.items() if key.model == model), default=0)
 
+    def top_features(self, keys: Sequence[StreamKey]) -> Mapping[StreamKey, Sequence[tuple[str, float]]]:
+        """Return the features of each stream that stand out most, as they were last where the writer is busy."""
+        # Found when somebody looks, not with every event: it would cost a fifth of a step.
+        with contextlib.suppress(Unavailable), self._looking(GLANCE_S) as fleet:
+            found = {}
+            for key in keys:
+                # A detector may be the user's own. If it raises, judging says so; a scrape shows what it can.
+                with contextlib.suppress(Exception):
+                    found[key] = fleet.engine(key).top_features()
+            self._features = found
+        return self._features
+
     def http(self) -> Application:
         """Return the ASGI application."""
         hosts = {"127.0.0.1", "localhost", "::1", self.settings.server.host.lower(), *self.settings.server.hosts}
@@ -328,12 +353,18 @@ class Service:
             self.board,
             self.counters,
             health=self.health,
-            evidence=lambda: {key: view.evidence for key, view in self.board.now.views.items()},
-            alarm_rates=lambda: {key: view.alarm_rates for key, view in self.board.now.views.items()},
+            features=self.top_features,
+            clock_ms=lambda decision: decision.as_of_ms if self.config.clock == "event" else self._now_ms(),
+            lease_ms=lambda decision, overrides: lease_ms(
+                decision, overrides=overrides, clock=self.config.clock, now_ms=decision.as_of_ms, replied=True
+            ),
+            stale_after=self.config.stale_after,
+            unsent=lambda: self.unsent,
+            series_max=self.settings.server.metrics_series_max,
+            traffic=self.traffic,
             store_size=lambda: (self.size.store_bytes, self.size.free_bytes),
             dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
-            traffic=self.traffic,
         )
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
@@ -511,9 +542,10 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
         loop.add_signal_handler(number, leave)
 
     async def look_after() -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            await asyncio.to_thread(service.look_after_store)
+        for at in itertools.count(1):
+            await asyncio.sleep(MEASURE_EVERY_S)
+            due = at * MEASURE_EVERY_S % LOOK_EVERY_S == 0
+            await asyncio.to_thread(service.look_after_store if due else service.measure_store)
 
     async def watch() -> None:
         # A thread that fails says so itself; this is for one that ends without a word.

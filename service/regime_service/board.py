@@ -13,9 +13,20 @@ from typing import NamedTuple
 
 from regime.decision import Decision
 from regime.engine import AlarmRate
-from regime.events import StreamKey
+from regime.events import Command, StreamKey
 from regime.outcomes import Outcome
 from regime.rules import Evidence
+
+
+class SideView(NamedTuple):
+    """What is known of one side's trades, beside the outcomes themselves."""
+
+    win_rate: float | None
+    """P(win) now, calibrated; None before the first outcome with a score."""
+    break_even: float
+    """The win rate the side is held against; NaN while that is not known."""
+    drawdown_ratio: float
+    """The loss from the peak that counts for this side."""
 
 
 class StreamView(NamedTuple):
@@ -24,12 +35,17 @@ class StreamView(NamedTuple):
     evidence: tuple[Evidence, ...]
     alarm_rates: Mapping[str, AlarmRate]
     outcomes: Mapping[str, tuple[Outcome, ...]]
-    """By side, the last 50, oldest first."""
+    """By side, those that are remembered (at most 500), oldest first."""
     drawdown_ratio: float
     drawdown_source: str
     observations: int
     late: int
     holes: int
+    sides: Mapping[str, SideView] = MappingProxyType({})
+    close: float | None = None
+    """Close of the newest candle; None where none came."""
+    overrides: tuple[Command, ...] = ()
+    """Words of an operator that are in force for this stream."""
 
 
 class Posted(NamedTuple):

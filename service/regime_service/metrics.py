@@ -1,11 +1,14 @@
 """What Prometheus sees: one collector that reads the board and the counters when it is asked.
 
-Names are fixed, dashboards and alert rules depend on them. Nothing is kept per stream between scrapes, so a scrape
-costs what is exported and no more; `STREAMS_MAX` bounds that, and `regime_streams_unexported` says how many were left
-out.
+Names are fixed, dashboards and alert rules depend on them. A scrape has a budget, `series_max`: it never gives more
+series than that, whatever the number of streams. What matters most comes first (`GROUPS`, in this order: the service
+itself is always there, then the state and thresholds of every stream, and at the end single features), and what found
+no room is counted in `regime_series_dropped_total`. Streams keep the order in which they came, so that those shown are
+the same ones in every scrape.
 
-Traps. A count is of what this process saw: it begins at zero with each start, as Prometheus expects of a counter. A
-detector that is not warm gives no sample at all: its silence is not a zero.
+Traps. A count is of what this process saw: it begins at zero with each start, as Prometheus expects of a counter. What
+is not known (a detector that is not warm, a win rate without trades) gives no sample at all: its silence is not a zero.
+Times are Unix times; on `clock = "event"` they are those of the data, which may be years ago.
 """
 
 from __future__ import annotations
@@ -13,39 +16,55 @@ from __future__ import annotations
 import math
 import platform
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, chain
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
+    Exemplar,
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from regime.decision import Decision, TradingState
-from regime.engine import AlarmRate
-from regime.events import SIDES, StreamKey
-from regime.rules import Evidence
-from regime_service.board import Board
+from regime.edge import Z
+from regime.events import SIDES, Command, StreamKey
+from regime.outcomes import wilson_interval, wins
+from regime.timeframe import timeframe_ms
+from regime_service.board import Board, Posted, StreamView
 
-STREAMS_MAX = 500
-"""Streams exported in one scrape, the oldest of the board first: some 8,000 series, with two detectors each."""
-SERIES_MAX = 10_000
+SERIES_MAX = 2_000
+"""Series of one scrape; `metrics_series_max` in the configuration. One stream with everything known has some 70."""
+SERIES_MIN = 200
+"""Less would not hold the service's own."""
+LABELS_MAX = 10_000
 """Label sets one counter keeps; what comes with a new one after that is counted in `regime_counts_dropped_total`."""
 DETECTORS_MAX = 8
 """Detectors exported per stream."""
-
+FEATURES_MAX = 10
+"""Features exported per stream: those that stand out most."""
+WINDOW_TRADES = 50
+"""Trades in the win rate: enough for an interval that says something, few enough to see a change."""
 DURATIONS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Bounds of the histogram of requests, in seconds."""
+"""Bounds of the histograms, in seconds."""
+EXEMPLAR_LENGTH_MAX = 110
+"""Characters of a decision's name in an exemplar; OpenMetrics allows 128 with the name of its label."""
 
 STREAM = ("model", "symbol", "timeframe")
+SIDE = (*STREAM, "side")
+
+GROUPS = ("state", "decision", "times", "counts", "outcomes", "drift", "features")
+"""What a scrape has beside the service's own figures, in order of importance."""
 
 
 class Readiness(Protocol):
@@ -59,15 +78,69 @@ class Readiness(Protocol):
     def queue_max(self) -> int: ...
 
 
-class Counters:
-    """Plain numbers that only grow. Whoever lets events in or judges them adds here, from any thread."""
+def decision_name(decision: Decision) -> str:
+    """Return what an exemplar calls a decision: its stream and version, as `GET /v1/decisions` asks for them. The end
+    counts, so a name that is too long loses its beginning."""
+    return f"{decision.model} {decision.symbol} {decision.timeframe} #{decision.version}"[-EXEMPLAR_LENGTH_MAX:]
 
-    def __init__(self, *, series_max: int = SERIES_MAX) -> None:
+
+class Durations:
+    """How often something took how long. One thread writes, any may read: a reader may see the newest one half.
+
+    Each bucket remembers the decision that fell into it last, for exemplars.
+    """
+
+    __slots__ = ("_counts", "_last", "_sum_s")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(DURATIONS_S) + 1)
+        self._last: list[tuple[Decision, float, float] | None] = [None] * (len(DURATIONS_S) + 1)
+        self._sum_s = 0.0
+
+    def add(self, seconds: float, decision: Decision | None = None) -> None:
+        """Count one that took `seconds` and ended in `decision`."""
+        at = bisect_left(DURATIONS_S, seconds)
+        self._counts[at] += 1
+        self._sum_s += seconds
+        if decision is not None:
+            self._last[at] = (decision, seconds, time.time())
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Add what was counted to a family."""
+        sums = accumulate(self._counts.copy())
+        bounds = (*map(floatToGoString, DURATIONS_S), "+Inf")
+        family.add_metric(
+            labels,
+            [
+                (bound, count) if last is None else (bound, count, _exemplar(*last))
+                for bound, count, last in zip(bounds, sums, self._last.copy(), strict=True)
+            ],
+            self._sum_s,
+        )
+
+
+def _exemplar(decision: Decision, seconds: float, at_s: float) -> Exemplar:
+    return Exemplar({"decision": decision_name(decision)}, seconds, at_s)
+
+
+HISTOGRAM_SERIES = len(DURATIONS_S) + 3
+"""Series of one histogram: its buckets, their sum and their count."""
+
+
+class Counters:
+    """Plain numbers that only grow. Whoever lets events in or judges them adds here, from any thread; the durations are
+    the writer's alone."""
+
+    def __init__(self, *, labels_max: int = LABELS_MAX) -> None:
         self._lock = threading.Lock()
-        self._series_max = series_max
+        self._labels_max = labels_max
         self._events: dict[tuple[str, ...], int] = {}
         self._pauses: dict[tuple[str, ...], int] = {}
+        self._transitions: dict[tuple[str, ...], int] = {}
+        self._non_finite: dict[tuple[str, ...], int] = {}
+        self._mismatches: dict[tuple[str, ...], int] = {}
         self._dropped = 0
+        self._judged, self._acknowledged, self._committed = Durations(), Durations(), Durations()
 
     def event(self, kind: str, result: str, n: int = 1) -> None:
         """Count `n` events of a kind (`observation`, `trade`, ...) by what became of them.
@@ -81,6 +154,38 @@ class Counters:
         """Count that a side went from ACTIVE to REDUCING or HALTED; `reason` is the code of its first reason."""
         self._add(self._pauses, (*key, side, reason), 1)
 
+    def transition(self, key: StreamKey, side: str, state: str) -> None:
+        """Count that a side came into another state than it was in."""
+        self._add(self._transitions, (*key, side, state), 1)
+
+    def stream(self, key: StreamKey) -> None:
+        """Begin the counts of a stream at zero: of a count that begins at one Prometheus never sees it grow."""
+        for side in SIDES:
+            for state in TradingState:
+                self._add(self._transitions, (*key, side, state.value), 0)
+        self._add(self._non_finite, tuple(key), 0)
+        self._add(self._mismatches, tuple(key), 0)
+
+    def non_finite(self, key: StreamKey, n: int) -> None:
+        """Count `n` features of an observation that had no value although the schema says that they have one."""
+        self._add(self._non_finite, tuple(key), n)
+
+    def schema_mismatch(self, key: StreamKey) -> None:
+        """Count an observation with features missing, or with unknown ones."""
+        self._add(self._mismatches, tuple(key), 1)
+
+    def judged(self, seconds: float, decision: Decision) -> None:
+        """Count how long the engines took over one event."""
+        self._judged.add(seconds, decision)
+
+    def acknowledged(self, seconds: float, decision: Decision | None) -> None:
+        """Count how long a request's events took from the queue to being durable and judged."""
+        self._acknowledged.add(seconds, decision)
+
+    def committed(self, seconds: float, decision: Decision | None) -> None:
+        """Count how long the store took to make one group durable."""
+        self._committed.add(seconds, decision)
+
     def events(self) -> dict[tuple[str, ...], int]:
         """Return a copy of the events counted, by (kind, result)."""
         with self._lock:
@@ -93,14 +198,48 @@ class Counters:
 
     @property
     def dropped(self) -> int:
-        """Counts that found no room: their label set was new and `series_max` of them were known."""
+        """Counts that found no room: their label set was new and `labels_max` of them were known."""
         return self._dropped
+
+    def families(self, room: Room) -> Iterator[Metric]:
+        """Yield what a scrape shows of the counts."""
+        for name, about, labels, series in (
+            ("regime_events", "Events by what became of them since the start.", ("kind", "result"), self._events),
+            ("regime_pauses", "Times a side was paused or halted since the start, by the code of its first reason.",
+             (*SIDE, "reason"), self._pauses),
+            ("regime_transitions", "Times a side came into another state since the start.",
+             (*SIDE, "state"), self._transitions),
+            ("regime_non_finite_values", "Features that came without a value where one is expected.",
+             STREAM, self._non_finite),
+            ("regime_schema_mismatches", "Observations with features missing, or with unknown ones.",
+             STREAM, self._mismatches),
+        ):  # fmt: skip
+            family = CounterMetricFamily(name, about, labels=labels)
+            with self._lock:
+                counted = sorted(series.items())
+            for values, count in counted:
+                if room.take(1):
+                    family.add_metric(values, count)
+            yield family
+
+    def durations(self, room: Room) -> Iterator[Metric]:
+        """Yield the histograms."""
+        for name, about, found in (
+            ("regime_decision_duration_seconds", "Judging one event, all the streams it reaches.", self._judged),
+            ("regime_acknowledgement_duration_seconds",
+             "From a request's place in the queue to its events being on disk and judged.", self._acknowledged),
+            ("regime_commit_duration_seconds", "Making one group durable: the disk's fsync.", self._committed),
+        ):  # fmt: skip
+            if room.take(HISTOGRAM_SERIES):
+                family = HistogramMetricFamily(name, about, labels=())
+                found.add_to(family, ())
+                yield family
 
     def _add(self, series: dict[tuple[str, ...], int], labels: tuple[str, ...], n: int) -> None:
         if n < 0:
             raise ValueError(f"a counter only grows: {n}")
         with self._lock:
-            if labels in series or len(series) < self._series_max:
+            if labels in series or len(series) < self._labels_max:
                 series[labels] = series.get(labels, 0) + n
             else:
                 self._dropped += n
@@ -111,19 +250,18 @@ class Traffic:
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, int], int] = {}
-        self._durations: dict[str, _Durations] = {}
+        self._durations: dict[str, Durations] = {}
         self._refusals: dict[str, int] = {}
         self._streams = self._pushed = self._superseded = 0
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer; `route` must be one of a bounded number of labels."""
+    def answered(self, route: str, status: int, seconds: float, decision: Decision | None = None) -> None:
+        """Count an answer; `route` must be one of a bounded number of labels, `decision` is one that it holds."""
         counted = (route, status)
         self._requests[counted] = self._requests.get(counted, 0) + 1
         durations = self._durations.get(route)
         if durations is None:
-            durations = self._durations[route] = _Durations()
-        durations.counts[bisect_left(DURATIONS_S, seconds)] += 1
-        durations.sum_s += seconds
+            durations = self._durations[route] = Durations()
+        durations.add(seconds, decision)
 
     def refused(self, kind: str) -> None:
         """Count a refusal; `kind` must be one of a bounded number of words."""
@@ -138,52 +276,58 @@ class Traffic:
         self._pushed += sent
         self._superseded += superseded
 
-    def families(self) -> Iterator[Metric]:
+    def families(self, room: Room) -> Iterator[Metric]:
         """Yield what a scrape shows."""
         requests = CounterMetricFamily(
             "regime_http_requests", "Requests answered since the start.", labels=("route", "status")
         )
         for (route, status), count in sorted(self._requests.copy().items()):
-            requests.add_metric((route, str(status)), count)
-        refusals = CounterMetricFamily(
-            "regime_http_refusals", "Requests and connections refused since the start, by why.", labels=("kind",)
-        )
-        _fill(refusals, {(kind,): count for kind, count in self._refusals.copy().items()})
+            if room.take(1):
+                requests.add_metric((route, str(status)), count)
         durations = HistogramMetricFamily(
             "regime_http_request_duration_seconds",
             "From the header of a request to its answer; for a POST the body's way and the disk are in it.",
             labels=("route",),
         )
         for route, found in sorted(self._durations.copy().items()):
-            sums = list(accumulate(found.counts))
-            bounds = [*(f"{bound:g}" for bound in DURATIONS_S), "+Inf"]
-            durations.add_metric((route,), list(zip(bounds, sums, strict=True)), found.sum_s)
-        yield from (requests, refusals, durations)
-        yield GaugeMetricFamily("regime_push_streams", "Event streams open now.", self._streams)
-        yield CounterMetricFamily("regime_pushed_answers", "Answers sent over event streams.", self._pushed)
-        yield CounterMetricFamily(
-            "regime_push_superseded", "Answers overtaken by a newer one before a reader took them.", self._superseded
+            if room.take(HISTOGRAM_SERIES):
+                found.add_to(durations, (route,))
+        refusals = CounterMetricFamily(
+            "regime_http_refusals", "Requests and connections refused since the start, by why.", labels=("kind",)
         )
+        for kind, count in sorted(self._refusals.copy().items()):
+            if room.take(1):
+                refusals.add_metric((kind,), count)
+        yield from (requests, durations, refusals)
+        if room.take(3):
+            yield GaugeMetricFamily("regime_push_streams", "Event streams open now.", self._streams)
+            yield CounterMetricFamily("regime_pushed_answers", "Answers sent over event streams.", self._pushed)
+            yield CounterMetricFamily(
+                "regime_push_superseded", "Answers overtaken by a newer one before a reader took them.",
+                self._superseded,
+            )  # fmt: skip
 
 
-class _Durations:
-    """How often a request took how long."""
+class Room:
+    """What is left of a scrape's budget. `group` is whose turn it is; what finds no room is counted under its name."""
 
-    __slots__ = ("counts", "sum_s")
+    def __init__(self, series_max: int) -> None:
+        self.series_max = series_max
+        self.left = series_max
+        self.group = GROUPS[0]
+        self.dropped = dict.fromkeys(GROUPS, 0)
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(DURATIONS_S) + 1)
-        self.sum_s = 0.0
+    def take(self, series: int) -> bool:
+        """Whether so many more series fit; they are given away with that."""
+        if series > self.left:
+            self.dropped[self.group] += series
+            return False
+        self.left -= series
+        return True
 
 
-def no_evidence() -> Mapping[StreamKey, Sequence[Evidence]]:
-    """What to say where there are no detectors."""
-    return {}
-
-
-def no_rates() -> Mapping[StreamKey, Mapping[str, AlarmRate]]:
-    """What to say where nothing is watched."""
-    return {}
+Features = Callable[[Sequence[StreamKey]], Mapping[StreamKey, Sequence[tuple[str, float]]]]
+"""(streams) -> the features of each that stand out most, as (name, times its own limit); those unknown are left out."""
 
 
 class RegimeCollector(Collector):
@@ -192,23 +336,29 @@ class RegimeCollector(Collector):
     Parameters
     ----------
     board
-        The newest decisions.
+        The newest decisions, and what is known of their streams.
     counters
         What the runner counts.
     health
         Whether the service can answer and store, and how full its queue is. Must be quick and must not raise.
-    evidence
-        What each stream's detectors say now; called once a scrape.
-    alarm_rates
-        How often they rang, and how often they were asked to; called once a scrape.
+    features
+        The features that stand out most, of those streams that have room; called once a scrape, must not raise.
+    clock_ms
+        What time it is for a stream: by the wall, or by its own newest event.
+    lease_ms
+        How long a reply that bears a decision is good for, where these words of an operator are in force.
+    stale_after
+        Candles without anything new until a stream is paused.
     dead_letters
         How many are open.
+    unsent
+        How many alerts wait to be sent.
     store_size
         Bytes of the store, and bytes free beside it (None where that is another machine's disk).
     version
         Of this software.
-    streams_max
-        Streams exported at the most.
+    series_max
+        Series of one scrape at the most.
     traffic
         What the HTTP door counts.
     """
@@ -219,40 +369,76 @@ class RegimeCollector(Collector):
         counters: Counters,
         *,
         health: Callable[[], Readiness],
-        evidence: Callable[[], Mapping[StreamKey, Sequence[Evidence]]] = no_evidence,
-        alarm_rates: Callable[[], Mapping[StreamKey, Mapping[str, AlarmRate]]] = no_rates,
+        features: Features = lambda keys: {},
+        clock_ms: Callable[[Decision], int] = lambda decision: decision.as_of_ms,
+        lease_ms: Callable[[Decision, Sequence[Command]], int] = lambda decision, overrides: 0,
+        stale_after: int = 3,
         dead_letters: Callable[[], int] = lambda: 0,
+        unsent: Callable[[], int] = lambda: 0,
         store_size: Callable[[], tuple[int, int | None]] = lambda: (0, 0),
         version: str = "",
-        streams_max: int = STREAMS_MAX,
+        series_max: int = SERIES_MAX,
         traffic: Traffic | None = None,
     ) -> None:
+        if series_max < SERIES_MIN:
+            raise ValueError(f"{series_max} series would not hold the service's own; {SERIES_MIN} at least")
         self._board = board
         self._counters = counters
         self._health = health
-        self._evidence = evidence
-        self._alarm_rates = alarm_rates
+        self._features = features
+        self._clock_ms = clock_ms
+        self._lease_ms = lease_ms
+        self._stale_after = stale_after
         self._dead_letters = dead_letters
+        self._unsent = unsent
         self._store_size = store_size
         self._version = version
-        self._streams_max = streams_max
+        self._series_max = series_max
         self._traffic = traffic or Traffic()
+        self._process = ProcessCollector(registry=None)
+        self._dropped = dict.fromkeys(GROUPS, 0)
+        self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not look at a board that is not there yet."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        known = self._board.now.decisions
-        shown = dict(islice(known.items(), self._streams_max))
-        yield from self._service(streams=len(known), unexported=len(known) - len(shown))
-        yield from _decisions(shown)
-        yield from _drift(shown, self._evidence())
-        yield from _rates(shown, self._alarm_rates())
-        yield from self._counts()
-        yield from self._traffic.families()
+        posted, room = self._board.now, Room(self._series_max)
+        own = [*self._service(streams=len(posted.decisions)), *self._process.collect()]
+        # The service's own come first whatever happens: they are few, and `SERIES_MIN` holds them.
+        room.take(sum(len(family.samples) for family in own) + len(GROUPS))
+        yield from own
+        for group, families in self._groups(posted, room):
+            room.group = group
+            yield from families
+        with self._lock:
+            dropped = self._dropped = {name: n + room.dropped[name] for name, n in self._dropped.items()}
+        family = CounterMetricFamily(
+            "regime_series_dropped",
+            "Series left out of scrapes because the budget was spent, by what they were about; 0 is well.",
+            labels=("group",),
+        )
+        for name, count in dropped.items():
+            family.add_metric((name,), count)
+        yield family
 
-    def _service(self, *, streams: int, unexported: int) -> Iterator[Metric]:
+    def _groups(self, posted: Posted, room: Room) -> Iterator[tuple[str, Iterator[Metric]]]:
+        decisions, views = posted.decisions, posted.views
+        seen = [(key, views[key]) for key in decisions if key in views]
+        families: dict[str, Iterator[Metric]] = {
+            "state": _state(decisions, room),
+            "decision": chain(_decision(decisions, room), self._times_of(posted, room)),
+            "times": chain(self._counters.durations(room), self._traffic.families(room)),
+            "counts": self._counters.families(room),
+            "outcomes": chain(_outcomes(seen, room), _money(seen, room)),
+            "drift": chain(_drift(seen, room), _rates(seen, room)),
+            "features": self._feature_drift(seen, room),
+        }
+        for group in GROUPS:
+            yield group, families[group]
+
+    def _service(self, *, streams: int) -> Iterator[Metric]:
         yield InfoMetricFamily(
             "regime_build",
             "What is running.",
@@ -262,33 +448,22 @@ class RegimeCollector(Collector):
         yield GaugeMetricFamily(
             "regime_ready", "1 when the service can answer and store, whatever the streams' states.", int(health.ready)
         )
-        yield GaugeMetricFamily("regime_queue_depth", "Events waiting to be stored.", health.queue_depth)
-        yield GaugeMetricFamily("regime_queue_max", "Events that may wait before we answer 503.", health.queue_max)
+        yield GaugeMetricFamily("regime_queue_depth", "Requests waiting to be stored.", health.queue_depth)
+        yield GaugeMetricFamily("regime_queue_max", "Requests that may wait before we answer 503.", health.queue_max)
         yield GaugeMetricFamily("regime_streams", "Streams known.", streams)
+        yield GaugeMetricFamily("regime_series_max", "Series that one scrape may have.", self._series_max)
         yield GaugeMetricFamily(
             "regime_dead_letters",
             "Streams paused because an event made judging fail (regime dead-letter list); 0 is well.",
             self._dead_letters(),
         )
+        yield GaugeMetricFamily(
+            "regime_outbox_unsent", "Alerts that wait to be sent, at the last look; 0 is well.", self._unsent()
+        )
         size, free = self._store_size()
         yield GaugeMetricFamily("regime_store_bytes", "Size of the store with its WAL, at the last look.", size)
         if free is not None:
             yield GaugeMetricFamily("regime_store_free_bytes", "Room left on its disk, at the last look.", free)
-        yield GaugeMetricFamily("regime_streams_unexported", "Streams left out of this scrape; 0 is well.", unexported)
-
-    def _counts(self) -> Iterator[Metric]:
-        events = CounterMetricFamily(
-            "regime_events", "Events by what became of them since the start.", labels=("kind", "result")
-        )
-        _fill(events, self._counters.events())
-        yield events
-        pauses = CounterMetricFamily(
-            "regime_pauses",
-            "Times a side was paused or halted since the start, by the code of its first reason.",
-            labels=(*STREAM, "side", "reason"),
-        )
-        _fill(pauses, self._counters.pauses())
-        yield pauses
         yield CounterMetricFamily(
             "regime_counts_dropped", "Counts that found no room among the labels; 0 is well.", self._counters.dropped
         )
@@ -298,85 +473,225 @@ class RegimeCollector(Collector):
             self._board.counters().get(("version_fell",), 0),
         )
 
+    def _times_of(self, posted: Posted, room: Room) -> Iterator[Metric]:
+        until = _gauge("regime_data_until_timestamp_seconds", "Close of the newest candle in the decision.", STREAM)
+        age = _gauge(
+            "regime_input_age_seconds",
+            "Time since the newest candle's close, on the service's clock.",
+            STREAM,
+        )
+        limit = _gauge("regime_input_age_limit_seconds", "Age from which on the input is stale.", STREAM)
+        lease = _gauge(
+            "regime_lease_expiry_timestamp_seconds",
+            "When the lease of an answer ends that was given with the newest decision.",
+            STREAM,
+        )
+        for key, decision in posted.decisions.items():
+            if decision.data_until_ms is None or not room.take(4):
+                continue
+            view = posted.views.get(key)
+            until.add_metric(key, decision.data_until_ms / 1000)
+            age.add_metric(key, (self._clock_ms(decision) - decision.data_until_ms) / 1000)
+            limit.add_metric(key, self._stale_after * timeframe_ms(key.timeframe) / 1000)
+            leased_ms = self._lease_ms(decision, () if view is None else view.overrides)
+            lease.add_metric(key, (decision.as_of_ms + leased_ms) / 1000)
+        yield from (until, age, limit, lease)
 
-def _fill(family: CounterMetricFamily, series: Mapping[tuple[str, ...], int]) -> None:
-    for labels, count in sorted(series.items()):
-        family.add_metric(labels, count)
+    def _feature_drift(self, seen: _Seen, room: Room) -> Iterator[Metric]:
+        family = _gauge(
+            "regime_feature_drift_ratio",
+            f"Drift statistic of the {FEATURES_MAX} features that stand out most, over its own limit; 1 is an alarm.",
+            (*STREAM, "feature"),
+        )
+        wanted = [key for key, view in seen if any(found.warm for found in view.evidence)]
+        fits = room.left // FEATURES_MAX
+        room.dropped[room.group] += FEATURES_MAX * max(0, len(wanted) - fits)
+        for key, top in self._features(wanted[:fits]).items():
+            for name, statistic in top[:FEATURES_MAX]:
+                if room.take(1):
+                    family.add_metric((*key, name), statistic)
+        yield family
 
 
-def _decisions(shown: Mapping[StreamKey, Decision]) -> Iterator[Metric]:
-    state = GaugeMetricFamily(
+_Seen = Sequence[tuple[StreamKey, StreamView]]
+
+
+def _gauge(name: str, about: str, labels: Sequence[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, about, labels=labels)
+
+
+def _state(decisions: Mapping[StreamKey, Decision], room: Room) -> Iterator[Metric]:
+    state = _gauge(
         "regime_state",
         "1 for the state a side is in (ACTIVE trade, REDUCING paused, HALTED by an operator), 0 for the others.",
-        labels=(*STREAM, "side", "state"),
+        (*SIDE, "state"),
     )
-    threshold = GaugeMetricFamily(
+    threshold = _gauge(
         "regime_threshold",
         "Probability the bot's model must reach to enter or to exit.",
-        labels=(*STREAM, "side", "threshold"),
+        (*SIDE, "threshold"),
     )
-    size = GaugeMetricFamily(
-        "regime_size_factor", "Share of its usual position a side may take; 0 while paused.", labels=(*STREAM, "side")
+    for key, decision in decisions.items():
+        if room.take(len(SIDES) * len(TradingState)):
+            for side in SIDES:
+                told = decision.sides.of(side)
+                for name in TradingState:
+                    state.add_metric((*key, side, name.value), int(told.state is name))
+    for key, decision in decisions.items():
+        if room.take(len(SIDES) * 2):
+            for side in SIDES:
+                threshold.add_metric((*key, side, "entry"), decision.sides.of(side).entry)
+                threshold.add_metric((*key, side, "exit"), decision.sides.of(side).exit)
+    yield from (state, threshold)
+
+
+def _decision(decisions: Mapping[StreamKey, Decision], room: Room) -> Iterator[Metric]:
+    size = _gauge("regime_size_factor", "Share of its usual position a side may take; 0 while paused.", SIDE)
+    reason = _gauge(
+        "regime_reason", "1 for each reason that stands behind the answer, by its code; none where all is well.",
+        (*SIDE, "reason"),
+    )  # fmt: skip
+    computed = _gauge(
+        "regime_computed_state",
+        "In shadow mode: 1 for the state a side would be in if the service were listened to, 0 for the others.",
+        (*SIDE, "state"),
     )
-    version = GaugeMetricFamily("regime_decision_version", "Version of the newest decision.", labels=STREAM)
-    data_until = GaugeMetricFamily(
-        "regime_data_until_seconds", "Close of the newest candle in the decision, as Unix time.", labels=STREAM
+    version = _gauge("regime_decision_version", "Version of the newest decision.", STREAM)
+    judged = _gauge("regime_decision_timestamp_seconds", "When the newest decision was judged.", STREAM)
+    probability = _gauge(
+        "regime_probability", "Probability of the market regime the stream is in, by its label.", (*STREAM, "regime")
     )
-    for key, decision in shown.items():
+    for key, decision in decisions.items():
+        codes = {side: dict.fromkeys(found.code for found in decision.sides.of(side).reasons) for side in SIDES}
+        known, hidden = decision.regime, decision.computed
+        series = len(SIDES) + 2 + sum(map(len, codes.values())) + (known is not None)
+        if not room.take(series + (0 if hidden is None else len(SIDES) * len(TradingState))):
+            continue
         for side in SIDES:
-            told = decision.sides.of(side)
-            for name in TradingState:
-                state.add_metric((*key, side, name.value), int(told.state is name))
-            threshold.add_metric((*key, side, "entry"), told.entry)
-            threshold.add_metric((*key, side, "exit"), told.exit)
-            size.add_metric((*key, side), told.size_factor)
+            size.add_metric((*key, side), decision.sides.of(side).size_factor)
+            for code in codes[side]:
+                reason.add_metric((*key, side, code), 1)
+            if hidden is not None:
+                for name in TradingState:
+                    computed.add_metric((*key, side, name.value), int(hidden.of(side).state is name))
         version.add_metric(key, decision.version)
-        if decision.data_until_ms is not None:
-            data_until.add_metric(key, decision.data_until_ms / 1000)
-    yield from (state, threshold, size, version, data_until)
+        judged.add_metric(key, decision.as_of_ms / 1000)
+        if known is not None:
+            probability.add_metric((*key, known.label), known.probability)
+    yield from (size, reason, computed, version, judged, probability)
 
 
-def _drift(shown: Mapping[StreamKey, Decision], evidence: Mapping[StreamKey, Sequence[Evidence]]) -> Iterator[Metric]:
+def _outcomes(seen: _Seen, room: Room) -> Iterator[Metric]:
+    about = f"of the last {WINDOW_TRADES} trades, real and paper ones"
+    trades = _gauge("regime_win_ratio_trades", f"Trades in the win rate: those {about}.", SIDE)
+    rate = _gauge("regime_win_ratio", f"Share {about}, that made money after fees.", SIDE)
+    low = _gauge("regime_win_ratio_low", "Lower end of its 90 % interval.", SIDE)
+    high = _gauge("regime_win_ratio_high", "Upper end of its 90 % interval.", SIDE)
+    needed = _gauge("regime_break_even_ratio", "The win rate that pays for the fees.", SIDE)
+    edge = _gauge(
+        "regime_edge_ratio",
+        "Calibrated probability of a win at the signals of late, less break-even; below 0 the side loses money.",
+        SIDE,
+    )
+    for key, view in seen:
+        for side, known in view.sides.items():
+            last = view.outcomes.get(side, ())[-WINDOW_TRADES:]
+            has_edge = known.win_rate is not None and not math.isnan(known.break_even)
+            if not room.take((4 if last else 1) + (not math.isnan(known.break_even)) + has_edge):
+                continue
+            labels = (*key, side)
+            trades.add_metric(labels, len(last))
+            if last:
+                ends = wilson_interval(wins(last), len(last), Z)
+                rate.add_metric(labels, wins(last) / len(last))
+                low.add_metric(labels, ends[0])
+                high.add_metric(labels, ends[1])
+            if not math.isnan(known.break_even):
+                needed.add_metric(labels, known.break_even)
+                if known.win_rate is not None:
+                    edge.add_metric(labels, known.win_rate - known.break_even)
+    yield from (trades, rate, low, high, needed, edge)
+
+
+def _money(seen: _Seen, room: Room) -> Iterator[Metric]:
+    drawdown = _gauge("regime_drawdown_ratio", "Loss from the peak that counts for a side; 0.1 is 10 %.", SIDE)
+    value = _gauge(
+        "regime_guard_value_ratio",
+        "What refusing saved: sum of what the refused signals lost on paper, as ratios; below 0 it cost.",
+        SIDE,
+    )
+    refused = _gauge("regime_guard_refused", "Refused signals behind the guard value.", SIDE)
+    close = _gauge("regime_close_price", "Close of the newest candle, as the bot or its feed sent it.", STREAM)
+    for key, view in seen:
+        if view.close is not None and room.take(1):
+            close.add_metric(key, view.close)
+        for side, known in view.sides.items():
+            if not room.take(3):
+                continue
+            shadows = [found.profit_ratio for found in view.outcomes.get(side, ()) if found.shadow]
+            drawdown.add_metric((*key, side), known.drawdown_ratio)
+            value.add_metric((*key, side), -math.fsum(shadows) + 0.0)
+            refused.add_metric((*key, side), len(shadows))
+    yield from (drawdown, value, refused, close)
+
+
+def _drift(seen: _Seen, room: Room) -> Iterator[Metric]:
     labels = (*STREAM, "detector")
-    statistic = GaugeMetricFamily("regime_drift_statistic", "What a detector measures now.", labels=labels)
-    limit = GaugeMetricFamily("regime_drift_limit", "What that is held against; above it is drift.", labels=labels)
-    for key in shown:
-        for found in evidence.get(key, ())[:DETECTORS_MAX]:
-            if found.warm and not math.isnan(found.statistic) and not math.isnan(found.limit):
+    statistic = _gauge("regime_drift_statistic", "What a detector measures now.", labels)
+    limit = _gauge("regime_drift_limit", "What that is held against; above it is drift.", labels)
+    for key, view in seen:
+        for found in view.evidence[:DETECTORS_MAX]:
+            known = found.warm and not math.isnan(found.statistic) and not math.isnan(found.limit)
+            if known and room.take(2):
                 statistic.add_metric((*key, found.name), found.statistic)
                 limit.add_metric((*key, found.name), found.limit)
     yield from (statistic, limit)
 
 
-def _rates(shown: Mapping[StreamKey, Decision], rates: Mapping[StreamKey, Mapping[str, AlarmRate]]) -> Iterator[Metric]:
+def _rates(seen: _Seen, room: Room) -> Iterator[Metric]:
     labels = (*STREAM, "detector")
-    asked = GaugeMetricFamily(
-        "regime_false_alarm_budget", "False alarms a day that a detector was calibrated for.", labels=labels
+    asked = _gauge("regime_false_alarm_budget", "False alarms a day that a detector was calibrated for.", labels)
+    measured = _gauge(
+        "regime_alarm_rate", "Alarms a day since the reference came into force, true ones included.", labels
     )
-    measured = GaugeMetricFamily(
-        "regime_alarm_rate", "Alarms a day since the reference came into force, true ones included.", labels=labels
+    watched = _gauge(
+        "regime_alarm_rate_window_seconds",
+        "Length of the candles behind the measured rate; over days it says little.",
+        labels,
     )
-    for key in shown:
-        for detector, rate in list(rates.get(key, {}).items())[:DETECTORS_MAX]:
-            if rate.asked is not None:
+    for key, view in seen:
+        for detector, rate in list(view.alarm_rates.items())[:DETECTORS_MAX]:
+            if rate.asked is not None and room.take(1):
                 asked.add_metric((*key, detector), rate.asked)
-            if rate.measured is not None:
+            if rate.measured is not None and room.take(2):
                 measured.add_metric((*key, detector), rate.measured)
-    yield from (asked, measured)
+                watched.add_metric((*key, detector), rate.candles * timeframe_ms(key.timeframe) / 1000)
+    yield from (asked, measured, watched)
 
 
-def exposition(collector: Collector) -> Callable[[], bytes]:
-    """Return a function that makes the text of a scrape (format 0.0.4) from `collector` and from nothing else.
+Scrape = Callable[[str], tuple[bytes, str]]
+"""(the request's Accept header) -> the text, and its Content-Type."""
+
+
+def exposition(collector: Collector) -> Scrape:
+    """Return a function that makes the text of a scrape from `collector` and from nothing else: OpenMetrics 1.0, with
+    exemplars, for who asks for it, else Prometheus' own format 0.0.4.
 
     The registry is its own: two services in one process, as in tests, do not see each other.
     """
     registry = CollectorRegistry()
     registry.register(collector)
 
-    def scrape() -> bytes:
-        return generate_latest(registry)
+    def scrape(accept: str) -> tuple[bytes, str]:
+        asked = (item.partition(";")[0].strip().lower() for item in accept.split(","))
+        if "application/openmetrics-text" in asked:
+            return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
     return scrape
 
 
-__all__ = ["STREAMS_MAX", "Counters", "Readiness", "RegimeCollector", "Traffic", "exposition", "no_evidence"]
+__all__ = [
+    "GROUPS", "SERIES_MAX", "SERIES_MIN", "Counters", "Durations", "Readiness", "RegimeCollector", "Room", "Traffic",
+    "decision_name", "exposition",
+]  # fmt: skip

@@ -20,6 +20,9 @@ LOG_BYTES_MAX = 20 * GIB
 LOG_DAYS_MAX = 730
 """Beyond these a replay from the start, which a change of the configuration needs, takes its time."""
 LOOK_EVERY_S = 6 * 3600
+"""How often a warning is repeated; a multiple of the next one."""
+MEASURE_EVERY_S = 15
+"""How often the store is measured for metrics."""
 
 
 class StoreSize(NamedTuple):

@@ -63,6 +63,8 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Keys that open the service (`regime keys create`); empty: beside the store, `regimegate.keys.json`."""
     metrics_open: bool = False
     """Whether /metrics needs no key although there are keys."""
+    metrics_series_max: Annotated[int, Meta(ge=200, le=1_000_000)] = 2000
+    """Series that one scrape may have; a stream with everything known has some 70."""
     requests_per_s: Annotated[float, Meta(gt=0.0, le=1_000_000.0)] = 100.0
     """Requests a second of one key in the long run; more get 429. Without keys nobody is told to wait."""
     requests_burst: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000

@@ -57,7 +57,6 @@ DecodeReference = Callable[[IO[bytes], str], Reference]
 E = TypeVar("E", bound=Event)
 
 VERSION = importlib.metadata.version("regimegate")
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 REFERENCE_TYPES = ("application/vnd.apache.parquet", "text/csv", NDJSON)
 REFERENCE_SYNONYMS = {"application/x-parquet": REFERENCE_TYPES[0], "application/csv": REFERENCE_TYPES[1]}
 FUTURE_MS = 60_000
@@ -246,6 +245,7 @@ class _Api:
         try:
             done = self._caps.admit(events, request.key_id)
             receipt = await self._ports.ingest(events, on_conflict=on_conflict, references=references)
+            request.decision = receipt.decisions[0] if receipt.decisions else None
             done(True)
             done = None
             return receipt
@@ -516,9 +516,9 @@ class _Api:
             return problems.problem(503, f"{health.reason or 'The service is not ready'}.", kind="not-ready")
         return _json({"ready": True, "queue_depth": health.queue_depth, "queue_max": health.queue_max})
 
-    async def get_metrics(self, _request: Request) -> Response:
-        text = await asyncio.to_thread(self._ports.metrics)
-        return Response(text, headers=((b"content-type", METRICS_TYPE.encode()),))
+    async def get_metrics(self, request: Request) -> Response:
+        text, media = await asyncio.to_thread(self._ports.metrics, ",".join(request.values(b"accept")))
+        return Response(text, headers=((b"content-type", media.encode()),))
 
 
 # --- reading requests -----------------------------------------------------------------------------------------------
@@ -640,6 +640,7 @@ class _Asked(NamedTuple):
 _WRITE = (400, 404, 409, 413, 415, 422, 503)
 _READ = (400, 404, 422, 503)
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
+_METRICS = {**_TEXT, "application/openmetrics-text": {"schema": {"type": "string"}}}
 
 
 _STREAM_TEXT = (
@@ -779,10 +780,10 @@ def _route(routes: Routes, api: _Api) -> None:
         ("/healthz", api.get_healthz, schema.json_of("Alive"), "Is the process alive?", ()),
         ("/readyz", api.get_readyz, schema.json_of("Ready"),
          "Can the service answer and store?\nWhatever the streams' states.", (503,)),
-        ("/metrics", api.get_metrics, _TEXT, "Metrics for Prometheus\nText exposition format 0.0.4.", (503,)),
+        ("/metrics", api.get_metrics, _METRICS, "Metrics for Prometheus\nOpenMetrics if asked, else 0.0.4.", (503,)),
     ):  # fmt: skip
         extra = schema.operation(content, about=text.partition("\n")[0], errors=errors)
         add("GET", path, probe, "service", {"x-text": text, **extra})
 
 
-__all__ = ["METRICS_TYPE", "REFERENCE_TYPES", "VERSION", "DecodeReference", "create_app"]
+__all__ = ["REFERENCE_TYPES", "VERSION", "DecodeReference", "create_app"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
+from regime.decision import Decision
+
 Header = tuple[bytes, bytes]
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -39,7 +41,19 @@ class Request:
     names, `route` is that route (a label), `key_id` the key it bore.
     """
 
-    __slots__ = ("_receive", "count", "key_id", "method", "path", "path_params", "plain", "query", "route", "scope")
+    __slots__ = (
+        "_receive",
+        "count",
+        "decision",
+        "key_id",
+        "method",
+        "path",
+        "path_params",
+        "plain",
+        "query",
+        "route",
+        "scope",
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -48,6 +62,8 @@ class Request:
         self.query: bytes = scope["query_string"]
         self.path_params: Mapping[str, str] = _NOTHING
         self.key_id: str | None = None
+        self.decision: Decision | None = None
+        """One that the answer holds, for who counts."""
         self.count: Callable[[int], None] = _uncounted
         """Told how many bytes of the body came, before they are kept; raises where they are too many."""
         self.route = "none"

@@ -206,7 +206,7 @@ class Gate:
         if not isinstance(answer, Response):
             self._traffic.answered(request.route, 200, seconds)
             return _ANSWER_HEADERS
-        self._traffic.answered(request.route, answer.status, seconds)
+        self._traffic.answered(request.route, answer.status, seconds, request.decision)
         if answer.kind:
             self._traffic.refused(answer.kind)
         return _ANSWER_HEADERS if _is_api(request.path) else _page_headers(answer)

@@ -42,7 +42,7 @@ from regime.events import (
 )
 from regime.fleet import Fleet, StreamStep
 from regime.timeframe import timeframe_ms
-from regime_service.board import Board, StreamView
+from regime_service.board import Board, SideView, StreamView
 from regime_service.ports import Counts, Receipt
 from regime_service.runners.recovery import RecoveryFailed, Samples, fingerprint, recover
 from regime_service.stores import Store, group
@@ -74,6 +74,7 @@ class _Job(NamedTuple):
     on_conflict: Literal["refuse", "keep"]
     references: dict[str, bytes]
     done: Future[Receipt]
+    queued_s: float
 
 
 class _Letter(NamedTuple):
@@ -181,6 +182,8 @@ class EmbeddedRunner:
         reached = [self._fleet.engine(key).state.clock_ms - timeframe_ms(key.timeframe) for key in self._fleet]
         self._not_before(max(reached, default=0))
         shown = dict.fromkeys(self._fleet)
+        for key in shown:
+            self._counters.stream(key)
         with group(self._store):
             self._recover_letters()
             for key, served in self._store.latest().items():
@@ -228,7 +231,7 @@ class EmbeddedRunner:
             raise Unavailable(self._failed, retry_after_s=5)
         if self._stopping:
             raise Unavailable("the service is stopping", retry_after_s=5)
-        job = _Job(events, on_conflict, references or {}, Future())
+        job = _Job(events, on_conflict, references or {}, Future(), time.monotonic())
         try:
             self._queue.put_nowait(job)
         except queue.Full:
@@ -416,10 +419,15 @@ class EmbeddedRunner:
             if shown:
                 self._settle()
             self._at(_STORE)
+            judged_s = time.monotonic()
+        done_s = time.monotonic()
+        self._counters.committed(done_s - judged_s, self._newest(reversed(shown)))
         self._samples.forget()
         self._at("showing what was judged")
         self._show(shown)
         for job, result in results:
+            if isinstance(result, Receipt):
+                self._counters.acknowledged(done_s - job.queued_s, self._newest(result.touched))
             if not job.done.set_running_or_notify_cancel():
                 continue
             if isinstance(result, Receipt):
@@ -516,14 +524,32 @@ class EmbeddedRunner:
         self._at("judging one event")
         began_s = time.monotonic()
         steps = self._fleet.step(event)
-        self._judged_s += time.monotonic() - began_s
+        took_s = time.monotonic() - began_s
+        self._judged_s += took_s
+        if steps:
+            self._counters.judged(took_s, steps[-1].step.decision)
         for key, step in steps:
             shown[key] = None
+            if step.before is None:
+                self._counters.stream(key)
+            if isinstance(event, Observation) and not step.late:
+                self._count_faults(key)
             self._note_letter(key, event)
             if step.changed:
                 self._store.put_decision(self._last_seq, step.decision)
-                self._count_pauses(key, step)
+                self._count_transitions(key, step)
         return steps
+
+    def _newest(self, keys: Iterable[StreamKey]) -> Decision | None:
+        """The newest answer of the first of these streams."""
+        return next((self._fleet.engine(key).decision for key in keys), None)
+
+    def _count_faults(self, key: StreamKey) -> None:
+        state = self._fleet.engine(key).state
+        if state.non_finite:
+            self._counters.non_finite(key, len(state.non_finite))
+        if state.missing or state.extra:
+            self._counters.schema_mismatch(key)
 
     def _note_letter(self, key: StreamKey, event: AnyEvent) -> None:
         """Keep the dead letters as the engine sees them: what it failed on, and what ended that."""
@@ -568,11 +594,13 @@ class EmbeddedRunner:
         for letter in standing.values():
             self._store.close_letter(letter.id, self._last_seq, "program")
 
-    def _count_pauses(self, key: StreamKey, step: Step) -> None:
+    def _count_transitions(self, key: StreamKey, step: Step) -> None:
         if step.before is None:
             return
         for side in SIDES:
             before, after = step.before.sides.of(side), step.decision.sides.of(side)
+            if before.state is not after.state:
+                self._counters.transition(key, side, after.state)
             if before.state is TradingState.ACTIVE and after.state is not TradingState.ACTIVE:
                 self._counters.pause(key, side, after.reasons[0].code if after.reasons else "unknown")
 
@@ -638,9 +666,15 @@ def _view(engine: Engine) -> StreamView:
     state = engine.state
     return StreamView(
         evidence=tuple(engine.evidence()), alarm_rates=engine.alarm_rates(),
-        outcomes={side: tuple(outcomes[-50:]) for side, outcomes in state.outcomes.items()},
+        outcomes={side: engine.outcomes(side) for side in SIDES},
         drawdown_ratio=state.drawdown.ratio, drawdown_source=state.drawdown.source,
         observations=state.observations, late=state.late, holes=state.holes,
+        sides={
+            side: SideView(engine.win_rate_now(side), engine.break_even(side), state.drawdown.of_side(side))
+            for side in SIDES
+        },
+        close=state.recent_candles[-1][1].close if state.recent_candles else None,
+        overrides=tuple(state.overrides),
     )  # fmt: skip
 
 

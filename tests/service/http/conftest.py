@@ -146,7 +146,7 @@ class FakeService:
             "decisions": self.decisions, "explain": self.explain, "has_model": lambda name: name in self.fleet.models,
             "overrides": self.overrides, "now_ms": lambda: self.now_ms, "event_now_ms": self.event_now_ms,
             "health": lambda: self.health, "fault": lambda: None if self.health.ready else self.health.reason,
-            "metrics": lambda: b"regime_ready 1.0\n",
+            "metrics": lambda accept: (b"regime_ready 1.0\n", "text/plain; version=0.0.4; charset=utf-8"),
             "hosts": frozenset({"localhost", "127.0.0.1", "::1"}),
         }  # fmt: skip
         self.ports = Ports(**{**ports, **changes})

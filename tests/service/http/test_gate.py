@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from regime.decision import Decision
 from regime.errors import Unavailable
 from regime_service.http import docs
 from regime_service.http import gate as gate_file
@@ -337,7 +338,7 @@ def test_refusals_are_counted_by_kind_and_answers_by_route(make_service: Callabl
         def refused(self, kind: str) -> None:
             self.kinds.append(kind)
 
-        def answered(self, route: str, status: int, seconds: float) -> None:
+        def answered(self, route: str, status: int, seconds: float, decision: Decision | None = None) -> None:
             assert 0 <= seconds < 60
             self.routes.append((route, status))
 
