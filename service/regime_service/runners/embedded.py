@@ -46,7 +46,7 @@ from regime.events import (
 from regime.fleet import Fleet, StreamStep
 from regime.reference import Reference
 from regime_service.board import Board, StreamView
-from regime_service.ports import Counts, Receipt
+from regime_service.ports import Alerts, Counts, NoAlerts, Receipt
 from regime_service.stores import Store, group
 
 log = logging.getLogger("regimegate")
@@ -99,6 +99,8 @@ class EmbeddedRunner:
         Events between two snapshots.
     on_failure
         Called once, from the writer thread, with the reason when nothing can be written any more.
+    alerts
+        Is told in each group what changed in it.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class EmbeddedRunner:
         queue_max: int = 1024,
         snapshot_every: int = 5000,
         on_failure: Callable[[str], None] = lambda reason: None,
+        alerts: Alerts | None = None,
     ) -> None:
         self._store = store
         self._config = config
@@ -120,9 +123,11 @@ class EmbeddedRunner:
         self._now_ms = now_ms
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
+        self._alerts = alerts or NoAlerts()
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
-        # What this group brought, which the store does not show before its COMMIT, and the reference that was read last:
-        # one is tens of megabytes, and the engines do not keep theirs. Limits live as long as a detector holds them.
+        # What this group brought, which the store does not show before its COMMIT, and the reference that was read
+        # last: one is tens of megabytes, and the engines do not keep theirs. Limits live as long as a detector holds
+        # them.
         self._references: dict[str, Reference] = {}
         self._limits: list[Calibration] = []
         self._last_read: tuple[str, Reference] | None = None
@@ -184,6 +189,7 @@ class EmbeddedRunner:
                     self._step(event, codec.encode(event), shown)
             self._recalibrate(shown)
             self._tick_all(shown)
+        self._alerts.committed()
         self._show(shown)
 
     # -- the way in --------------------------------------------------------------------------------------------------
@@ -278,9 +284,11 @@ class EmbeddedRunner:
         try:
             while self._round():
                 pass
-            if self._last_seq > self._snapshot_seq:
+            if self._last_seq > self._snapshot_seq or self._alerts.due():
                 with group(self._store):
-                    self._snapshot()
+                    self._alerts.write(self._last_seq)
+                    if self._last_seq > self._snapshot_seq:
+                        self._snapshot()
         except BaseException as error:
             self._fail(str(error) if isinstance(error, RegimeError) else f"{type(error).__name__}: {error}")
 
@@ -301,7 +309,7 @@ class EmbeddedRunner:
         except queue.Empty:
             pass
         with self._lock:
-            if jobs or self._due() is not None:
+            if jobs or self._due() is not None or self._alerts.due():
                 self._busy_since_s = time.monotonic()
                 try:
                     self._group(jobs)
@@ -336,8 +344,10 @@ class EmbeddedRunner:
                     results.append((job, error))
                 # Old data does not become fresh by arriving: the clock judges it before it is answered.
                 self._tick_all(shown)
+            self._alerts.write(self._last_seq)
             if self._last_seq - self._snapshot_seq >= self._snapshot_every:
                 self._snapshot()
+        self._alerts.committed()
         self._references.clear()
         self._limits.clear()
         self._show(shown)
@@ -439,6 +449,7 @@ class EmbeddedRunner:
             self._note_letter(key, event)
             if step.changed:
                 self._store.put_decision(self._last_seq, step.decision)
+                self._alerts.note(self._last_seq, step.before, step.decision)
                 self._count_pauses(key, step)
         return steps
 
