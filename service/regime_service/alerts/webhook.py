@@ -108,7 +108,7 @@ def signed(secret: bytes, key: str, timestamp_s: int, body: bytes) -> dict[str, 
 
 def own(alert: Alert) -> dict[str, Any]:
     """Return our own body: every field of the alert."""
-    return {"version": FORMAT_VERSION, **msgspec.to_builtins(alert)}
+    return {"format": FORMAT_VERSION, **msgspec.to_builtins(alert)}
 
 
 def alertmanager(alert: Alert, receiver: str) -> dict[str, Any]:

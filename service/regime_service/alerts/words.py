@@ -198,7 +198,8 @@ def _alert(
     who = " and ".join(sides)
     what = {
         "paused": "HALTED" if halted else "PAUSED", "fault": "FAULT",
-        "still": "STILL HALTED" if halted else "STILL PAUSED", "recovered": "FAULT OVER, STILL PAUSED", "resumed": "TRADES AGAIN",
+        "still": "STILL HALTED" if halted else "STILL PAUSED", "recovered": "FAULT OVER, STILL PAUSED",
+        "resumed": "TRADES AGAIN",
     }[kind]  # fmt: skip
     if shadow:
         what = f"SHADOW, would be: {what}"
@@ -229,11 +230,11 @@ def _happened(
         case "paused" if halted:
             return f"An operator took over: {why}."
         case "paused":
-            return f"The bot {would} no new {who} entries: {why}."
+            return f"The bot {would} no new entries, {who}: {why}."
         case "fault":
             return f"A fault was added to a pause: {why}."
         case "still":
-            return f"Still no new {who} entries{_stood(since_ms)}: {why}."
+            return f"Still no new entries, {who}{_stood(since_ms)}: {why}."
         case "recovered":
             return f"A fault is over, but {who} stays paused. It was: {why}."
         case _:
@@ -278,10 +279,12 @@ def _now(sides: Sides, shadow: bool) -> str:
             f"{' and '.join(paused)}: no new entries, resting entry orders are cancelled, open positions are closed "
             "by the bot's own rules as ever"
         )
+    trading: dict[str, list[str]] = {}
     for side, told in states.items():
         if told.state is TradingState.ACTIVE:
             size = "its usual size" if told.size_factor >= 1 else f"{told.size_factor:.0%} of its usual size"
-            said.append(f"{side}: trades from probability {told.entry:.2f} on, at {size}")
+            trading.setdefault(f"trades from probability {told.entry:.2f} on, at {size}", []).append(side)
+    said += [f"{' and '.join(names)}: {how}" for how, names in trading.items()]
     prefix = "Shadow mode, nothing changes: " if shadow else ""
     return prefix + "; ".join(said) + "."
 
