@@ -346,11 +346,10 @@ class Service:
 
 def ways(settings: Settings) -> list[Way]:
     """Return the channels of the settings, with their secrets. Raises `OperatorError` naming the one that is wrong."""
-    found = []
-    for options in settings.alerts.channels:
-        secrets = channel_secrets(options)
-        found.append(Way(options.name, options.kind, make_channel(options, secrets), secrets, options.timeout_s))
-    return found
+    return [
+        Way(one.name, one.kind, make_channel(one, channel_secrets(one)), one.timeout_s)
+        for one in settings.alerts.channels
+    ]
 
 
 def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> Alert:

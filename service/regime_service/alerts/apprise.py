@@ -8,6 +8,7 @@ later, is tried until its time is over, and is listed then.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -39,8 +40,9 @@ class Apprise:
             import apprise
         except ImportError:
             raise OperatorError("apprise is not installed; `pip install 'regimegate[alerts]'` brings it") from None
-        # Its log lines repeat addresses. What became of a try is said by us, without.
-        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+        # Log lines of its own, and of the library below it, repeat addresses. What became of a try is said by us.
+        for name in ("apprise", "urllib3"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._library: Any = apprise
         self._sender = apprise.Apprise()
         if not self._sender.add(secrets.need("url")):
@@ -52,18 +54,14 @@ class Apprise:
         # beside it: it may still arrive.
         if self._busy is not None and self._busy.is_alive():
             return Delivery("later", "the try before this one still waits for the receiver")
+        kind = self._library.NotifyType
+        title, body = subject(alerts), plain_text(alerts, 10_000)
+        mood = kind.SUCCESS if alerts[-1].resolved else kind.WARNING
         done: list[bool] = []
 
         def notify() -> None:
-            kind = self._library.NotifyType
-            done.append(
-                bool(
-                    self._sender.notify(
-                        title=subject(alerts), body=plain_text(alerts, 10_000), body_format="text",
-                        notify_type=kind.SUCCESS if alerts[-1].resolved else kind.WARNING,
-                    )
-                )
-            )  # fmt: skip
+            with contextlib.suppress(Exception):  # A plugin of the hundred that fails is one that did not deliver.
+                done.append(bool(self._sender.notify(title=title, body=body, body_format="text", notify_type=mood)))
 
         self._busy = threading.Thread(target=notify, name="apprise", daemon=True)
         self._busy.start()

@@ -49,7 +49,8 @@ class Options(ChannelOptions, frozen=True, kw_only=True):
 
 class Telegram:
     OPTIONS = Options
-    batch_max = 10
+    batch_max = 7
+    """So many fit into one message, whatever their length."""
 
     def __init__(self, options: Options, secrets: Secrets) -> None:
         # The token is part of the address: what is shown of an address is its host only.
