@@ -68,7 +68,7 @@ secret_env = "REGIME_TORTURE_SECRET"
 timeout_s = 2.0
 """
 MOODS = {"ok": 0.83, "503": 0.05, "cut": 0.04, "cut in the answer": 0.02, "hangs": 0.01, "slow": 0.05}
-PAUSE_S = 0.2
+PAUSE_S = 0.1
 """Between two batches of a bot: the receiver is not to be a bottleneck."""
 
 Told = tuple[StreamKey, int, str]

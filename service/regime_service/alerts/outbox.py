@@ -434,7 +434,7 @@ class Outbox:
             return [], free_at_s
         # An urgent one takes along what was said about the same stream before it.
         urgent = {one.alert.about: one.row for one in mine.values() if one.alert.urgent} if quiet else {}
-        batch: list[_Waiting] = []
+        ready: dict[tuple[str, str, str], list[_Waiting]] = {}
         blocked: set[tuple[str, str, str]] = set()
         wake_s: float | None = None
         for one in mine.values():
@@ -447,15 +447,21 @@ class Outbox:
                 at_s = now_s + LOOK_EVERY_S if held else one.not_before_s
                 wake_s = at_s if wake_s is None else min(wake_s, at_s)
                 continue
-            if one.alone:
-                if not batch:
-                    return [one], None
-                blocked.add(about)
-                continue
-            batch.append(one)
-            if len(batch) >= way.channel.batch_max:
-                break
-        return batch, wake_s
+            ready.setdefault(about, []).append(one)
+        if not ready:
+            return [], wake_s
+        # Those that were never tried first: one that always fails must not be in the way of all others.
+        queues = sorted(ready.values(), key=lambda queue: (queue[0].tries > 0, queue[0].row))
+        if queues[0][0].alone:
+            return queues[0][:1], None
+        fresh = queues[0][0].tries == 0
+        batch: list[_Waiting] = []
+        for queue in queues:
+            for one in queue:
+                if one.alone or (one.tries == 0) is not fresh:
+                    break
+                batch.append(one)
+        return sorted(batch[: way.channel.batch_max], key=lambda one: one.row), None
 
     def _backoff_s(self, tries: int) -> float:
         full = min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** min(tries - 1, 16))
