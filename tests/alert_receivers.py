@@ -133,7 +133,14 @@ class _Mail(socketserver.StreamRequestHandler):
     """As much of SMTP as a sender needs: EHLO, STARTTLS, AUTH PLAIN, MAIL, RCPT, DATA."""
 
     def handle(self) -> None:
-        mine: MailReceiver = self.server.receiver  # type: ignore[attr-defined]
+        try:
+            self._converse(self.server.receiver)  # type: ignore[attr-defined]
+        finally:
+            # Under STARTTLS there are two of them.
+            self.rfile.close()
+            self.connection.close()
+
+    def _converse(self, mine: MailReceiver) -> None:
         mood = mine.mood
         if mood == "silent":
             self.connection.settimeout(10.0)
