@@ -147,6 +147,13 @@ torture: $(VENV)/.stamp-dev ## Kill the service 1,000 times while bots send even
 	$(PY) tests/torture/sigkill.py --kills $(or $(KILLS),1000) $(ARGS)
 	$(PY) tests/torture/sigkill.py --kills 30 --control ack-early
 
+.PHONY: alerts-torture
+alerts-torture: $(VENV)/.stamp-dev ## Kill the service 200 times while it tells a flaky receiver of pauses (KILLS=n); two that must be found out
+	$(PY) tests/torture/alerts.py --kills $(or $(KILLS),200) $(ARGS)
+	$(PY) tests/torture/alerts.py --kills 60 --control alerts-late
+	$(PY) tests/torture/alerts.py --kills 60 --control alerts-early
+	$(PY) tests/torture/alerts.py --latency 300
+
 .PHONY: faults
 faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of; prints what came of each
 	@$(PY) tests/torture/faults.py
