@@ -93,8 +93,8 @@ def test_what_was_not_delivered_is_listed_by_the_service_and_without_one(
 
     def listed(*more: str) -> str:
         done = regime(
-            tmp_path, "alerts", "list", "--config", "config.toml", "--store", "store.db", "--host", host, "--port", port,
-            *more,
+            tmp_path, "alerts", "list", "--config", "config.toml", "--store", "store.db", "--host", host,
+            "--port", port, *more,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
         assert SECRET not in done.stdout
@@ -133,7 +133,7 @@ def test_a_locked_service_shows_its_alerts_to_a_key_that_may_look(
 @pytest.mark.acceptance
 def test_a_replay_tells_nobody(receiver: HttpReceiver, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
-    rows = "\n".join(f"{i * 300_000},{'' if i % 7 == 0 else i % 3}" for i in range(1, 40))
+    rows = "\n".join(f"{1762145100000 + i * 300_000},{'' if i % 7 == 0 else i % 3}" for i in range(1, 40))
     (tmp_path / "features.csv").write_text(f"ts_ms,a\n{rows}\n", "utf-8")
     done = regime(tmp_path, "replay", "--features", "features.csv", "--config", "config.toml", "--out", "report")
     assert done.returncode == 0, done.stderr
