@@ -67,6 +67,8 @@ UNREACHABLE_S = 10.0
 """How long a service that was started without its database says so, until it ends and the supervisor tries again."""
 SHOUT_AGAIN_S = 3600.0
 """How soon the same failure of the service is told again: a supervisor starts it anew every few seconds."""
+LAST_TRY_S = 5.0
+"""How long a service that is stopped waits for a delivery under way: cut off, it would be repeated after the start."""
 SHOUT_WAIT_S = 1.0
 """How long the end of a failed service waits for its last words to be delivered."""
 LOOK_S = 2.0
@@ -218,7 +220,7 @@ class Service:
         """Drain the queue, write a snapshot, close the store."""
         failed = self._cannot_start is not None or self.writer_failed() is not None
         if self._outbox is not None and self._deliver:
-            self._outbox.stop(SHOUT_WAIT_S if failed else 2.0)
+            self._outbox.stop(SHOUT_WAIT_S if failed else LAST_TRY_S)
         until_s = time.monotonic() + SHOUT_WAIT_S
         for thread in self._shouting:
             thread.join(max(0.0, until_s - time.monotonic()))

@@ -42,12 +42,14 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from sigkill import Bot, Service
 
 from regime.decision import Decision, TradingState
-from regime.events import SIDES, StreamKey
+from regime.events import SIDES, Observation, StreamKey
 from regime_service.stores.sqlite import SqliteStore
 
 SECRET = "a secret of the torture, 24+"
@@ -68,7 +70,7 @@ secret_env = "REGIME_TORTURE_SECRET"
 timeout_s = 2.0
 """
 MOODS = {"ok": 0.83, "503": 0.05, "cut": 0.04, "cut in the answer": 0.02, "hangs": 0.01, "slow": 0.05}
-PAUSE_S = 0.1
+PAUSE_S = 0.2
 """Between two batches of a bot: the receiver is not to be a bottleneck."""
 
 Told = tuple[StreamKey, int, str]
@@ -161,11 +163,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class SlowBot(Bot):
-    """A bot that takes its time."""
+    """A bot that takes its time, and whose feed breaks again and again."""
 
     def _batch(self) -> Any:
         self.stop.wait(PAUSE_S)
-        return super()._batch()
+        kind, batch = super()._batch()
+        if kind == "trades":
+            return kind, batch
+        rng = self._rng
+        return kind, [
+            msgspec.structs.replace(one, features={**one.features, "f0": None if rng.random() < 0.4 else 1.0})
+            for one in batch
+            if isinstance(one, Observation)
+        ]
 
 
 class Outcome(NamedTuple):

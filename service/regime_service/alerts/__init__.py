@@ -95,8 +95,8 @@ DELIVERED = Delivery("delivered")
 class Channel(Protocol):
     """A way to a person or a program. The suite in `tests/contracts/test_channels.py` is this docstring as code.
 
-    A class is made with its options and its secrets, and raises `OperatorError` where they cannot work. It is used by
-    one thread at a time.
+    A class is made with its options and its secrets, and raises `OperatorError` where they cannot work. Two threads may
+    use it at once: a service that fails says so beside whatever is being sent.
     """
 
     @property

@@ -19,7 +19,7 @@ from regime_service.alerts import Alert, Delivery
 from regime_service.alerts import outbox as module
 from regime_service.alerts.outbox import Outbox, Quiet, Row, Way, shout, unsent
 from regime_service.stores import group
-from regime_service.stores.sqlite import SqliteStore
+from regime_service.stores.opening import open_store
 from regime_service.testing import CapturingChannel, HandClock
 
 HOUR_MS = 3_600_000
@@ -77,8 +77,8 @@ DECISION: Any = msgspec.convert(
 class Bench:
     """A store, a script and lives of an outbox on them; `pump` is the writer."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = SqliteStore(folder / "s.db")
+    def __init__(self, where: str) -> None:
+        self.store = open_store(where)
         self.clock = HandClock(NOW_MS)
         self.script = Script()
         self.outbox: Outbox | None = None
@@ -130,10 +130,11 @@ class Bench:
         return [message.key for message in self.store.messages()]
 
 
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "BACKOFF_S", 0.01)
-    made = Bench(tmp_path)
+    sqlite = request.param == "sqlite"
+    made = Bench(str(tmp_path / "s.db") if sqlite else request.getfixturevalue("postgres").url)
     yield made
     if made.outbox is not None:
         made.outbox.stop()
