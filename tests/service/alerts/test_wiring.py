@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +15,15 @@ import pytest
 from alert_receivers import HttpReceiver
 
 from regime.errors import OperatorError
-from regime.events import Command, Observation
+from regime.events import Command, Equity, Observation, Trade
 from regime_service import app as app_module
 from regime_service.app import Service
 from regime_service.metrics import RegimeCollector, exposition
 from regime_service.settings import from_toml
 from regime_service.stores import StoreFailed
 from regime_service.testing import HandClock
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "torture"))  # for `faults_plugins`
 
 CANDLE_MS = 300_000
 FIRST_MS = 1_762_145_100_000
@@ -286,3 +289,41 @@ def test_no_log_line_repeats_a_secret(
     shown = caplog.text + str(service.alerts_listed()) + _scrape(service).decode() + repr(service.settings)
     assert "no such thing" in shown
     assert "very-secret-path" not in shown
+
+
+def test_an_event_that_makes_judging_fail_is_told_with_the_command_that_shows_it(
+    make: Make, receiver: HttpReceiver
+) -> None:
+    clock = HandClock(FIRST_MS)
+    service = make(now=clock, rules=[{"kind": "faults_plugins.Grumpy"}])
+    for i in range(3):
+        clock.ms = FIRST_MS + (i + 1) * CANDLE_MS + 1000
+        observe(service, i)
+    loss = Trade(
+        **STREAM, trade_id="1", side="long", opened_ms=FIRST_MS, closed_ms=clock.ms, entry_price=100.0, exit_price=50.0,
+        profit_ratio=-0.5,
+    )  # fmt: skip
+    asyncio.run(service.ingest([loss]))
+    until(lambda: receiver.requests)
+    (told,) = (one.json() for one in receiver.requests)
+    assert (told["kind"], told["codes"]) == ("paused", ["engine-error"])
+    assert "RuntimeError: no" in told["happened"]
+    assert told["lift"][0].startswith("first: `regime dead-letter list` shows the event")
+
+
+def test_in_shadow_mode_a_vote_wakes_nobody_and_a_fault_does(make: Make, receiver: HttpReceiver) -> None:
+    clock = HandClock(FIRST_MS)
+    rules = [{"kind": "win_rate", "options": {"window": 2, "limit": 0.5, "release": 0.5, "entry": 0.85}}]
+    service = make(now=clock, mode="shadow", rules=[*rules, {"kind": "drawdown", "options": {"limit": 0.1}}])
+    for i in range(3):
+        clock.ms = FIRST_MS + (i + 1) * CANDLE_MS + 1000
+        observe(service, i)
+    for equity in (100.0, 50.0, 50.0):
+        clock.ms += 1000
+        asyncio.run(service.ingest([Equity(model="m", ts_ms=clock.ms, equity=equity)]))
+    (decision,) = service.board.now.decisions.values()
+    assert decision.computed is not None and decision.computed.long.state == "REDUCING"
+    assert decision.sides.long.state == "ACTIVE"
+    clock.ms += 4 * CANDLE_MS
+    until(lambda: receiver.requests)
+    assert said(receiver) == [("paused", "stale")]
