@@ -46,7 +46,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from sigkill import Bot, Service
+from sigkill import CANDLE_MS, Bot, Service
 
 from regime.decision import Decision, TradingState
 from regime.events import SIDES, Observation, StreamKey
@@ -170,12 +170,15 @@ class SlowBot(Bot):
         kind, batch = super()._batch()
         if kind == "trades":
             return kind, batch
-        rng = self._rng
+        # Not from the start: a feature that was never there is not missed.
         return kind, [
-            msgspec.structs.replace(one, features={**one.features, "f0": None if rng.random() < 0.4 else 1.0})
+            msgspec.structs.replace(one, features={**one.features, "f0": self._value(one.ts_ms // CANDLE_MS)})
             for one in batch
             if isinstance(one, Observation)
         ]
+
+    def _value(self, number: int) -> float | None:
+        return None if number > 20 and self._rng.random() < 0.4 else 1.0
 
 
 class Outcome(NamedTuple):
