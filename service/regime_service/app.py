@@ -179,6 +179,7 @@ class Service:
             repeat_after_ms=0 if self.config.clock == "event" else int(chosen.repeat_after_hours * 3_600_000),
             give_up_after_ms=int(chosen.give_up_after_hours * 3_600_000),
             quiet=None if minutes is None else Quiet(*minutes, ZoneInfo(chosen.timezone)),
+            on_failure=lambda reason: self._shout("RegimeAlertsFailed", reason),
         )
 
     def look_for_trouble(self) -> None:
@@ -366,6 +367,13 @@ def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> A
             "until the next candle and a minute), then they pause: no new entries, exits are free.",
             ["make room on the disk, or bring the database back", "regime verify-log STORE: is the log sound?",
              "start it again: what was acknowledged is in the log"],
+            now_ms=now_ms, identity=identity,
+        )  # fmt: skip
+    if name == "RegimeAlertsFailed":
+        return of_service(
+            name, f"NO ALERTS FROM {machine} any more", f"Alerts that wait cannot be read: {reason}",
+            "Trades are guarded as before, bots are answered; but this is the last you hear of it.",
+            ["regime verify-log STORE", "restore a back-up; look at the service yourself until then"],
             now_ms=now_ms, identity=identity,
         )  # fmt: skip
     happened = "The store answers again." if resolved else f"The store has not answered for {STUCK_S:.0f} s: {reason}."

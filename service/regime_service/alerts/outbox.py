@@ -38,7 +38,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from regime.decision import Decision
-from regime.errors import RegimeError
+from regime.errors import CorruptionError, RegimeError
 from regime.events import StreamKey
 from regime_service.alerts import Alert, Channel
 from regime_service.stores import Message, Store
@@ -50,7 +50,9 @@ BACKOFF_MAX_S = 60.0
 BACKLOG_MAX = 5000
 """Alerts that may wait for one channel; the oldest is given up for one more."""
 DEAD_MAX = 500
-"""Dead ones that are listed; older ones are let go, and counted."""
+"""Dead ones that are kept; of more, the oldest are forgotten."""
+GIVE_UP_TRIES = 10
+"""Tries that a process makes before it gives up: what waited through a long silence of ours gets its chance, too."""
 LOOK_EVERY_S = 30.0
 """How often it is looked which pauses still stand."""
 CHANNEL_NEWS_MS = 6 * 3600 * 1000
@@ -165,6 +167,8 @@ class Outbox:
         How long an alert is tried.
     quiet
         When only urgent ones are sent; None: never.
+    on_failure
+        Called with the reason, from a thread of ours, when rows cannot be read any more and nothing will be sent.
     rng, monotonic
         Chance and time of the waits between tries.
     """
@@ -180,6 +184,7 @@ class Outbox:
         repeat_after_ms: int,
         give_up_after_ms: int,
         quiet: Quiet | None = None,
+        on_failure: Callable[[str], None] = lambda reason: None,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -188,6 +193,7 @@ class Outbox:
         self._ways: dict[str, Way] = {}
         self._decisions, self._now_ms, self._monotonic = decisions, now_ms, monotonic
         self._repeat_ms, self._give_up_ms, self._quiet = repeat_after_ms, give_up_after_ms, quiet
+        self._on_failure = on_failure
         self._rng = rng or random.Random()
         self._lock = threading.Condition()
         # All below is held by the lock.
@@ -195,7 +201,6 @@ class Outbox:
         self._known: set[int] = set()
         self._seen = 0
         self._dead: dict[int, tuple[str, Row]] = {}
-        self._dead_gone = 0
         self._marks: list[_Mark] = []
         self._fresh = True
         self._stopping = False
@@ -336,7 +341,10 @@ class Outbox:
                 # Those at hand stand first, so that what is new comes after so many.
                 found = self._store.messages(held + _PAGE)
             except RegimeError as error:
-                log.error("the alerts that wait cannot be read: %s", error)
+                # A store that failed (or was closed) is told of by whoever ends the service for it.
+                log.error("no alert is sent any more, those that wait cannot be read: %s", error)
+                if isinstance(error, CorruptionError):
+                    self._on_failure(str(error))
                 return
             with self._lock:
                 # By number, not by what is known: one that was marked since we read is known no longer.
@@ -377,7 +385,6 @@ class Outbox:
             # Marked like one that was sent: it is listed no longer.
             self._known.add(oldest)
             self._marks.append(_Mark(oldest, None))
-            self._dead_gone += 1
 
     # -- the channels' threads ---------------------------------------------------------------------------------------
 
@@ -418,7 +425,8 @@ class Outbox:
                 for one in batch:
                     one.tries, one.error = one.tries + 1, reason
                     one.not_before_s = now_s + max(asked_s, self._backoff_s(one.tries))
-                    if self._now_ms() - one.alert.recorded_ms > self._give_up_ms:
+                    too_old = self._now_ms() - one.alert.recorded_ms > self._give_up_ms
+                    if too_old and one.tries >= GIVE_UP_TRIES:
                         hours = self._give_up_ms / 3_600_000
                         self._give_up(way.name, one, f"not delivered within {hours:g} h; the last reason: {reason}")
             if failures == 1:

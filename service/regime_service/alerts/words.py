@@ -69,7 +69,10 @@ class Words(NamedTuple):
         )  # fmt: skip
 
     def standing_since_ms(self, decision: Decision) -> int | None:
-        """Return since when a pause that is worth a reminder stands; None where there is none."""
+        """Return since when nothing was added to a pause that is worth a reminder; None where there is none.
+
+        Not since when its oldest reason stands: that may have been a mere doubt for days before the pause.
+        """
         times = [
             reason.since_ms
             for side in SIDES
@@ -77,7 +80,7 @@ class Words(NamedTuple):
             for reason in decision.sides.of(side).reasons
             if reason.code not in SILENT and reason.since_ms > 0
         ]
-        return min(times, default=None)
+        return max(times, default=None)
 
     def still(self, decision: Decision, since_ms: int, slot: int, now_ms: int) -> Alert:
         """Return the reminder that sides of this answer are paused, the `slot`-th since `since_ms`."""
@@ -213,7 +216,7 @@ def _alert(
         codes=codes, faults=[code for code in codes if code in FAULTS], resolved=over,
         urgent=kind in ("paused", "fault") and not shadow, shadow=shadow,
         subject=line(f"{what}: {about}, {who}{tail}", SUBJECT_MAX),
-        happened=line(_happened(kind, who, reasons, since_ms, halted, shadow)),
+        happened=line(_happened(kind, who, reasons, halted, shadow)),
         evidence=[line(text) for text in _evidence(reasons, sides)][:LINES_MAX],
         now=line(_now(decision.sides if shadow else told, shadow)),
         lift=[line(text) for text in _lift(kind, told, sides, codes)][:LINES_MAX],
@@ -221,9 +224,7 @@ def _alert(
     )  # fmt: skip
 
 
-def _happened(
-    kind: Kind, who: str, reasons: Sequence[tuple[str, Reason]], since_ms: int, halted: bool, shadow: bool
-) -> str:
+def _happened(kind: Kind, who: str, reasons: Sequence[tuple[str, Reason]], halted: bool, shadow: bool) -> str:
     why = reasons[0][1].text if reasons else "no reason was given"
     would = "would take" if shadow else "takes"
     match kind:
@@ -234,15 +235,11 @@ def _happened(
         case "fault":
             return f"A fault was added to a pause: {why}."
         case "still":
-            return f"Still no new entries, {who}{_stood(since_ms)}: {why}."
+            return f"Still no new entries, {who}: {why}."
         case "recovered":
             return f"A fault is over, but {who} stays paused. It was: {why}."
         case _:
             return f"{who.capitalize()} may enter again. The pause was for: {why}."
-
-
-def _stood(since_ms: int) -> str:
-    return f" since {utc(since_ms)}" if since_ms else ""
 
 
 def _evidence(reasons: Sequence[tuple[str, Reason]], sides: Sequence[str]) -> Iterable[str]:

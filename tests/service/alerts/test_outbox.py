@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from regime.decision import Decision
+from regime.errors import CorruptionError
 from regime.events import StreamKey
 from regime_service.alerts import Alert, Delivery
 from regime_service.alerts import outbox as module
@@ -315,13 +316,13 @@ def test_the_other_channels_hear_of_one_that_does_not_work_once(bench: Bench) ->
     assert keys(a) == []
 
 
-def test_what_could_not_be_delivered_for_a_day_is_given_up_after_another_try(bench: Bench) -> None:
-    a = CapturingChannel(LATER)
+def test_what_could_not_be_delivered_for_a_day_is_given_up_after_some_more_tries(bench: Bench) -> None:
+    a = CapturingChannel(*[LATER] * 100)
     outbox = bench.live(a)
     bench.clock.ms += 25 * HOUR_MS  # The service was down.
     bench.say(alert("1"))
     bench.until(lambda: outbox.listed()["dead"])
-    assert len(a.tried) == 1
+    assert len(a.tried) == module.GIVE_UP_TRIES
     assert "not delivered within 24 h; the last reason: not now" in outbox.listed()["dead"][0]["reason"]
 
 
@@ -506,3 +507,14 @@ def test_last_words_go_to_every_channel_at_once_without_a_store(caplog: pytest.L
     assert (keys(good), keys(flaky), keys(bad)) == (["1"], ["1"], [])
     assert (len(flaky.tried), len(bad.tried)) == (2, 1)
     assert "alert channel b: refused" in caplog.text
+
+
+def test_rows_that_cannot_be_read_are_told_of_by_other_means(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(limit: int = 100) -> Any:
+        raise CorruptionError("message 1 does not match its checksum")
+
+    said: list[str] = []
+    monkeypatch.setattr(bench.store, "messages", damaged)
+    bench.live(CapturingChannel(), on_failure=said.append)
+    bench.until(lambda: said)
+    assert said == ["message 1 does not match its checksum"]

@@ -161,7 +161,8 @@ def test_a_reminder_is_of_what_is_paused_now_and_not_of_a_warm_up() -> None:
     assert WORDS.standing_since_ms(standing) == NOW_MS - 60_000
     found = WORDS.still(standing, NOW_MS - 60_000, 3, NOW_MS)
     assert (found.kind, found.sides, found.urgent, found.resolved) == ("still", ["long"], False, False)
-    assert found.happened == "Still no new entries, long since 2025-11-03 05:04 UTC: because of drift."
+    assert found.happened == "Still no new entries, long: because of drift."
+    assert found.evidence == ["drift: because of drift [0.29, limit 0.53], since 2025-11-03 05:04 UTC"]
     assert WORDS.standing_since_ms(decision(side("warm-up"), side())) is None
     assert WORDS.standing_since_ms(decision(side("drift", state="ACTIVE"))) is None
 
@@ -189,3 +190,9 @@ def test_where_words_fail_there_is_something_to_say_all_the_same() -> None:
     poor = WORDS.without_words(decision(side("drift")), NOW_MS)
     assert (poor.urgent, poor.version, poor.about) == (True, 2, ("m", "BTC/USDT:USDT", "5m"))
     assert plain_text([poor])
+
+
+def test_a_doubt_of_old_that_becomes_a_pause_is_no_reason_for_a_reminder_at_once() -> None:
+    paused = side("drift", "break-even")
+    paused["reasons"][0]["since_ms"] = NOW_MS - 30 * 86_400_000
+    assert WORDS.standing_since_ms(decision(paused)) == NOW_MS - 60_000
