@@ -26,7 +26,6 @@ import argparse
 import base64
 import hashlib
 import hmac
-import http.client
 import http.server
 import json
 import math
@@ -245,10 +244,12 @@ def torture(folder: Path, kills: int, *, bots: int = 3, seed: int = 1, control: 
             service.wait_until_it_answers()
             for bot in crowd:
                 bot.join(30)
-            _drain(service)
+            faults = _drain(service)
             service.kill()
             known = _reasons(service.store, folder / "copy")
-            faults = [fault for bot in crowd for fault in bot.faults] + receiver.faults
+            faults += [fault for bot in crowd for fault in bot.faults] + receiver.faults
+            if not control:
+                faults += [f"lost: {told}" for told in sorted(known - receiver.told)[:3]]
     finally:
         for bot in crowd:
             bot.stop.set()
@@ -305,18 +306,18 @@ def _kinds(before: Decision | None, after: Decision) -> set[str]:
     return found
 
 
-def _drain(service: Service) -> None:
-    """Wait until nothing waits any more."""
+def _drain(service: Service) -> list[str]:
+    """Wait until nothing waits any more, in the store and not only by the service's word; return what was given up."""
     until_s = time.monotonic() + 300
     while True:
-        connection = http.client.HTTPConnection(service.address, timeout=30)
-        connection.request("GET", "/v1/alerts")
-        listed = json.loads(connection.getresponse().read())
-        connection.close()
-        if not listed["waiting"]:
-            return
+        store = SqliteStore(service.store, read_only=True)
+        waiting = [message for message in store.messages(100_000) if not message.key.startswith("dead ")]
+        dead = [message for message in store.messages(100_000) if message.key.startswith("dead ")]
+        store.close()
+        if not waiting:
+            return [f"given up: {message.body.decode()}" for message in dead]
         if time.monotonic() > until_s:
-            raise RuntimeError(f"{len(listed['waiting'])} alerts wait after 300 s: {listed['waiting'][0]}")
+            raise RuntimeError(f"{len(waiting)} alerts wait after 300 s: {waiting[0]}")
         time.sleep(0.2)
 
 

@@ -225,8 +225,10 @@ class Outbox:
             self._threads.append(
                 threading.Thread(target=self._serve, args=(way,), name=f"alerts {way.name}", daemon=True)
             )
-        for thread in self._threads:
-            thread.start()
+        # Here and not in the thread: who asks right after the start hears of what waits.
+        if self._read():
+            for thread in self._threads:
+                thread.start()
 
     def stop(self, within_s: float = 2.0) -> None:
         """End the threads; a try that is under way has `within_s` to end. What was not sent stays in the store."""
@@ -234,7 +236,7 @@ class Outbox:
             self._stopping = True
             self._lock.notify_all()
         until_s = time.monotonic() + within_s
-        for thread in self._threads:
+        for thread in filter(threading.Thread.is_alive, self._threads):
             thread.join(max(0.0, until_s - time.monotonic()))
 
     # -- the writer thread (`ports.Alerts`) --------------------------------------------------------------------------
@@ -335,25 +337,32 @@ class Outbox:
                     self._lock.wait()
                 if self._stopping:
                     return
-                self._fresh = False
-                held = len(self._known) + len(self._dead)
-            try:
-                # Those at hand stand first, so that what is new comes after so many.
-                found = self._store.messages(held + _PAGE)
-            except RegimeError as error:
-                # A store that failed (or was closed) is told of by whoever ends the service for it.
-                log.error("no alert is sent any more, those that wait cannot be read: %s", error)
-                if isinstance(error, CorruptionError):
-                    self._on_failure(str(error))
+            if not self._read():
                 return
-            with self._lock:
-                # By number, not by what is known: one that was marked since we read is known no longer.
-                for message in found:
-                    if message.id > self._seen:
-                        self._seen = message.id
-                        self._sort(message)
-                self._fresh = self._fresh or len(found) >= held + _PAGE
-                self._lock.notify_all()
+
+    def _read(self) -> bool:
+        """Take in rows that are new; False where they cannot be read and never will be."""
+        with self._lock:
+            self._fresh = False
+            held = len(self._known) + len(self._dead)
+        try:
+            # Those at hand stand first, so that what is new comes after so many.
+            found = self._store.messages(held + _PAGE)
+        except RegimeError as error:
+            # A store that failed (or was closed) is told of by whoever ends the service for it.
+            log.error("no alert is sent any more, those that wait cannot be read: %s", error)
+            if isinstance(error, CorruptionError):
+                self._on_failure(str(error))
+            return False
+        with self._lock:
+            # By number, not by what is known: one that was marked since we read is known no longer.
+            for message in found:
+                if message.id > self._seen:
+                    self._seen = message.id
+                    self._sort(message)
+            self._fresh = self._fresh or len(found) >= held + _PAGE
+            self._lock.notify_all()
+        return True
 
     def _sort(self, message: Message) -> None:
         try:
