@@ -285,8 +285,11 @@ def _reasons(store: Path, folder: Path) -> set[Told]:
         opened.close()
 
 
+FAULTS = {"stale", "non-finite", "schema-change", "engine-error"}
+
+
 def _kinds(before: Decision | None, after: Decision) -> set[str]:
-    """Read off the states alone what there is to say; warm-up, where every stream begins, is no news."""
+    """Read off states and reasons what there is to say; warm-up, where every stream begins, is no news."""
     if before is None:
         return set()
     found = set()
@@ -296,12 +299,12 @@ def _kinds(before: Decision | None, after: Decision) -> set[str]:
             found.add("paused")
         if was.state is not TradingState.ACTIVE and told.state is TradingState.ACTIVE:
             found |= {"resumed"} if {reason.code for reason in was.reasons} != {"warm-up"} else set()
-        faults = {reason.code for reason in told.reasons} - {reason.code for reason in was.reasons} - {"warm-up"}
-        if TradingState.ACTIVE not in (was.state, told.state) and faults:
+        codes, old = {reason.code for reason in told.reasons}, {reason.code for reason in was.reasons}
+        if TradingState.ACTIVE in (was.state, told.state):
+            continue
+        if (codes - old) & FAULTS:
             found.add("fault")
-        over = {reason.code for reason in was.reasons} - {reason.code for reason in told.reasons} - {"warm-up"}
-        left = {reason.code for reason in told.reasons} - {"warm-up"}
-        if TradingState.ACTIVE not in (was.state, told.state) and over and left and not faults:
+        elif (old - codes) & FAULTS and codes - {"warm-up"}:
             found.add("recovered")
     return found
 

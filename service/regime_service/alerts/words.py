@@ -217,7 +217,11 @@ def _alert(
         urgent=kind in ("paused", "fault") and not shadow, shadow=shadow,
         subject=line(f"{what}: {about}, {who}{tail}", SUBJECT_MAX),
         happened=line(_happened(kind, who, reasons, halted, shadow)),
-        evidence=[line(text) for text in _evidence(reasons, sides)][:LINES_MAX],
+        # Of a fault that is over under a pause that stands, one wants to know why it stands.
+        evidence=[
+            line(text)
+            for text in _evidence(_reasons(told, sides) if kind == "recovered" else reasons, sides)
+        ][:LINES_MAX],
         now=line(_now(decision.sides if shadow else told, shadow)),
         lift=[line(text) for text in _lift(kind, told, sides, codes)][:LINES_MAX],
         link=_link(words.public_url, decision.key),

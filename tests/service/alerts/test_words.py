@@ -196,3 +196,10 @@ def test_a_doubt_of_old_that_becomes_a_pause_is_no_reason_for_a_reminder_at_once
     paused = side("drift", "break-even")
     paused["reasons"][0]["since_ms"] = NOW_MS - 30 * 86_400_000
     assert WORDS.standing_since_ms(decision(paused)) == NOW_MS - 60_000
+
+
+def test_when_a_fault_is_over_and_the_pause_stands_it_says_why_it_stands() -> None:
+    (found,) = WORDS.alerts_of(decision(side("stale", "drift"), version=1), decision(side("drift")), NOW_MS)
+    assert found.happened == "A fault is over, but long stays paused. It was: because of stale."
+    assert found.evidence == ["drift: because of drift [0.29, limit 0.53], since 2025-11-03 05:04 UTC"]
+    assert found.lift == ["drift ends", "not before 2025-11-03 06:05 UTC"]
