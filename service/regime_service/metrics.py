@@ -59,6 +59,19 @@ class Readiness(Protocol):
     def queue_max(self) -> int: ...
 
 
+class ChannelFigures(Protocol):
+    """What a scrape says of one alert channel; `alerts.outbox.Figures` is one."""
+
+    @property
+    def deliveries(self) -> Mapping[str, int]: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def dead(self) -> int: ...
+    @property
+    def oldest_s(self) -> float: ...
+
+
 class Counters:
     """Plain numbers that only grow. Whoever lets events in or judges them adds here, from any thread."""
 
@@ -205,6 +218,8 @@ class RegimeCollector(Collector):
         How many are open.
     store_size
         Bytes of the store, and bytes free beside it (None where that is another machine's disk).
+    alerts
+        What became of alerts, by channel.
     version
         Of this software.
     streams_max
@@ -223,6 +238,7 @@ class RegimeCollector(Collector):
         alarm_rates: Callable[[], Mapping[StreamKey, Mapping[str, AlarmRate]]] = no_rates,
         dead_letters: Callable[[], int] = lambda: 0,
         store_size: Callable[[], tuple[int, int | None]] = lambda: (0, 0),
+        alerts: Callable[[], Mapping[str, ChannelFigures]] = dict,
         version: str = "",
         streams_max: int = STREAMS_MAX,
         traffic: Traffic | None = None,
@@ -234,6 +250,7 @@ class RegimeCollector(Collector):
         self._alarm_rates = alarm_rates
         self._dead_letters = dead_letters
         self._store_size = store_size
+        self._alerts = alerts
         self._version = version
         self._streams_max = streams_max
         self._traffic = traffic or Traffic()
@@ -251,6 +268,7 @@ class RegimeCollector(Collector):
         yield from _rates(shown, self._alarm_rates())
         yield from self._counts()
         yield from self._traffic.families()
+        yield from _alerts(self._alerts())
 
     def _service(self, *, streams: int, unexported: int) -> Iterator[Metric]:
         yield InfoMetricFamily(
@@ -363,6 +381,29 @@ def _rates(shown: Mapping[StreamKey, Decision], rates: Mapping[StreamKey, Mappin
             if rate.measured is not None:
                 measured.add_metric((*key, detector), rate.measured)
     yield from (asked, measured)
+
+
+def _alerts(channels: Mapping[str, ChannelFigures]) -> Iterator[Metric]:
+    deliveries = CounterMetricFamily(
+        "regime_alert_deliveries",
+        "Alerts by what became of them since the start: delivered, dead (given up), or failed (a try; it is repeated).",
+        labels=("channel", "result"),
+    )
+    waiting = GaugeMetricFamily("regime_alerts_waiting", "Alerts of the outbox not delivered yet.", labels=("channel",))
+    oldest = GaugeMetricFamily(
+        "regime_alert_oldest_waiting_seconds", "Age of the oldest of them; 0 where none waits.", labels=("channel",)
+    )
+    dead = GaugeMetricFamily(
+        "regime_alerts_dead", "Alerts that were given up, kept and listed (regime alerts list).", labels=("channel",)
+    )
+    for name, figures in sorted(channels.items()):
+        for result, count in sorted(figures.deliveries.items()):
+            deliveries.add_metric((name, result), count)
+        waiting.add_metric((name,), figures.waiting)
+        oldest.add_metric((name,), figures.oldest_s)
+        dead.add_metric((name,), figures.dead)
+    if channels:
+        yield from (deliveries, waiting, oldest, dead)
 
 
 def exposition(collector: Collector) -> Callable[[], bytes]:
