@@ -189,6 +189,13 @@ mutants: $(VENV)/.stamp-dev ## Break the gate, the stores and the lease in small
 bench-start: $(VENV)/.stamp-dev ## From SIGKILL to the first word and the first right answer
 	$(PY) tests/bench/bench_start.py $(ARGS)
 
+.PHONY: alerts-torture
+alerts-torture: $(VENV)/.stamp-dev ## Kill the service 200 times while it tells a flaky receiver of pauses (KILLS=n); two that must be found out
+	$(PY) tests/torture/alerts.py --kills $(or $(KILLS),200) $(ARGS)
+	$(PY) tests/torture/alerts.py --kills 60 --control alerts-late
+	$(PY) tests/torture/alerts.py --kills 60 --control alerts-early
+	$(PY) tests/torture/alerts.py --latency 300
+
 .PHONY: faults
 faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of; prints what came of each
 	@$(PY) tests/torture/faults.py

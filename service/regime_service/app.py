@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import ipaddress
 import itertools
 import logging
 import math
+import re
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import IO, Any, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 import uvicorn
@@ -28,11 +33,15 @@ from regime.outcomes import wilson_interval, win_rate, wins
 from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
+from regime_service.alerts import Alert, make_channel
+from regime_service.alerts.outbox import Figures, Outbox, Quiet, Way, shout
+from regime_service.alerts.words import Words, of_service
 from regime_service.apart import reference_apart
 from regime_service.archive.filling import Archiver
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http import operations
+from regime_service.http.alerts import install as install_alerts
 from regime_service.http.api import Application, create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.http.lease import lease_ms
@@ -43,7 +52,7 @@ from regime_service.retention import LOOK_EVERY_S, MEASURE_EVERY_S, StoreSize, m
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
 from regime_service.runners.recovery import RecoveryFailed
 from regime_service.runners.rehearsal import rehearse
-from regime_service.settings import Settings, child_environment
+from regime_service.settings import Settings, channel_secrets, child_environment
 from regime_service.stores import DeadLetter, StoreFailed, StoreUnreachable, group
 from regime_service.stores.opening import open_store
 
@@ -67,8 +76,14 @@ UNREACHABLE_S = 10.0
 """How long a service that was started without its database says so, until it ends and the supervisor tries again."""
 LOOK_S, GLANCE_S = 2.0, 0.2
 """How long a look at the engines waits for the writer; a scrape, which has older figures to show, waits less."""
-UNSENT_MAX = 1000
-"""Alerts that are counted as waiting; more of them are a thousand as well."""
+TELL_STUCK_S = 10.0
+"""How long the writer may stand still before operators are told: bots hold their answers for longer than that."""
+SHOUT_AGAIN_S = 3600.0
+"""How soon the same failure of the service is told again: a supervisor starts it anew every few seconds."""
+LAST_TRY_S = 5.0
+"""How long a service that is stopped waits for a delivery under way: cut off, it would be repeated after the start."""
+SHOUT_WAIT_S = 1.0
+"""How long the end of a failed service waits for its last words to be delivered."""
 
 
 class Service:
@@ -87,7 +102,9 @@ class Service:
         *,
         now_ms: Callable[[], int] | None = None,
         not_before: Callable[[int], None] | None = None,
+        deliver: bool = True,
     ) -> None:
+        """`deliver` False: alerts are written down and left to the next service; its secrets are not needed."""
         self.settings = settings
         self.config: EngineConfig = settings.engine
         self.board = Board()
@@ -107,9 +124,13 @@ class Service:
         self._archiver: Archiver | None = None
         self._events = 0
         self.size = StoreSize(0, 0, None)
-        self.unsent = 0
         self._features: dict[StreamKey, tuple[tuple[str, float], ...]] = {}
         self.on_failure: Callable[[str], None] = lambda reason: None
+        self._deliver = deliver
+        self._ways: list[Way] = []
+        self._outbox: Outbox | None = None
+        self._shouting: list[threading.Thread] = []
+        self._stuck = False
 
     def start(self) -> None:
         """Open the store, restore the state, begin to take events."""
@@ -118,6 +139,8 @@ class Service:
 
     def open(self) -> None:
         """Open the store: what a person must mend is said before anything else is done."""
+        if self._deliver:
+            self._ways = ways(self.settings)
         try:
             self._store = open_store(self.settings.store.where)
             self._epoch, self._events = self._store.epoch, self._store.last_seq()
@@ -132,6 +155,7 @@ class Service:
         if self._cannot_start is not None or self._runner is not None:
             return
         try:
+            self._outbox = self._make_outbox()
             runner = EmbeddedRunner(
                 self._store,
                 self.config,
@@ -143,11 +167,15 @@ class Service:
                 snapshot_every=self.settings.store.snapshot_every,
                 snapshots=self._rehearsed(),
                 on_failure=self._failed,
+                alerts=self._outbox,
             )
             self._starting = runner
             if self._stopped:
                 return
             runner.start()
+            # What waits is read before anything is answered: who asks hears of it.
+            if self._outbox is not None and self._deliver:
+                self._outbox.start(self._ways)
             self._runner = runner
             self._keep_archive()
             self.look_after_store()
@@ -195,6 +223,9 @@ class Service:
         self._cannot_start = said
         self.unreachable = isinstance(error, StoreUnreachable)
         log.critical("every request is answered with 503: %s", said, exc_info=not isinstance(error, RegimeError))
+        self._shout(
+            "RegimeServiceDown" if isinstance(error, StoreFailed | CorruptionError) else "RegimeCannotStart", said
+        )
 
     def writer_failed(self) -> str | None:
         """Return why nothing can be written any more; None while all is well, and where nothing ever could be."""
@@ -214,22 +245,90 @@ class Service:
         return said
 
     def measure_store(self) -> bool:
-        """Look at the store's size and outbox, for metrics; False where it cannot be looked at."""
+        """Look at the store's size, for metrics; False where it cannot be looked at."""
         try:
             self.size = measure(self._store)
-            self.unsent = len(self._store.messages(UNSENT_MAX))
         except (OSError, StoreFailed, CorruptionError):
             return False  # The writer will find out what is wrong, and say it.
         return True
 
     def _failed(self, reason: str) -> None:
+        self._shout("RegimeServiceDown", reason)
         self.on_failure(reason)
+
+    def _make_outbox(self) -> Outbox | None:
+        chosen = self.settings.alerts
+        if not chosen.channels:
+            return None
+        if self.config.clock == "event" and not chosen.on_event_clock:
+            log.warning(
+                'alerts are off: with clock = "event" they would be about the past; on_event_clock = true under '
+                "[alerts] turns them on"
+            )
+            return None
+        minutes = chosen.quiet_minutes()
+        return Outbox(
+            self._store,
+            [options.name for options in chosen.channels],
+            Words(self._epoch, chosen.public_url, chosen.shadow_votes),
+            decisions=lambda: self.board.now.decisions,
+            now_ms=self._now_ms,
+            # Event time has no relation to the hours that pass.
+            repeat_after_ms=0 if self.config.clock == "event" else int(chosen.repeat_after_hours * 3_600_000),
+            give_up_after_ms=int(chosen.give_up_after_hours * 3_600_000),
+            quiet=None if minutes is None else Quiet(*minutes, ZoneInfo(chosen.timezone)),
+            on_failure=lambda reason: self._shout("RegimeAlertsFailed", reason),
+        )
+
+    def look_for_trouble(self) -> None:
+        """Tell operators when the writer hangs, and when it goes on: nothing else would, for it cannot write."""
+        if self._runner is None or self.writer_failed() is not None:
+            return
+        # What began is over when it answers again, and not when it merely hangs in something else.
+        why = self._runner.stuck(STUCK_S if self._stuck else TELL_STUCK_S)
+        if (why is not None) != self._stuck:
+            self._stuck = why is not None
+            self._shout("RegimeServiceStuck", why or "it moves again", resolved=why is None)
+
+    def _shout(self, name: str, reason: str, *, resolved: bool = False) -> None:
+        """Tell operators of our own failure, at once and not by the outbox: the store may be what failed."""
+        if not self._ways or (self.config.clock == "event" and not self.settings.alerts.on_event_clock):
+            return
+        if not resolved and self._told_lately(f"{name} {reason}"):
+            log.warning("operators were told of this within the last hour: %s", reason)
+            return
+        self._shouting += shout(self._ways, failure(name, reason, self._now_ms(), resolved=resolved))
+
+    def _told_lately(self, what: str) -> bool:
+        # The store cannot be asked. A small file beside it, best effort: where it cannot be written it is said again.
+        path = self.settings.keys_path().with_suffix(".told")
+        mark = hashlib.sha256(re.sub(r"\d+", "", what).encode("utf-8", "backslashreplace")).hexdigest()
+        with contextlib.suppress(OSError, ValueError):
+            if path.read_text("ascii") == mark and 0 <= time.time() - path.stat().st_mtime < SHOUT_AGAIN_S:
+                return True
+        with contextlib.suppress(OSError):
+            path.write_text(mark, "ascii")
+        return False
+
+    def alerts_listed(self) -> dict[str, Any]:
+        """Return the channels, what waits and what was given up; nothing where there are no alerts."""
+        return {"channels": [], "waiting": [], "dead": []} if self._outbox is None else self._outbox.listed()
+
+    def alert_figures(self) -> dict[str, Figures]:
+        """Return what metrics show of alerts, by channel."""
+        return {} if self._outbox is None else self._outbox.figures()
 
     def stop(self) -> None:
         """Drain the queue, write a snapshot, close the store."""
         self.interrupt()
         if self._archiver is not None:
             self._archiver.stop()
+        failed = self._cannot_start is not None or self.writer_failed() is not None
+        if self._outbox is not None and self._deliver:
+            self._outbox.stop(SHOUT_WAIT_S if failed else LAST_TRY_S)
+        until_s = time.monotonic() + SHOUT_WAIT_S
+        for thread in self._shouting:
+            thread.join(max(0.0, until_s - time.monotonic()))
         if self._runner is not None:
             self._runner.stop()
         elif self._store is not None:
@@ -359,11 +458,12 @@ class Service:
                 decision, overrides=overrides, clock=self.config.clock, now_ms=decision.as_of_ms, replied=True
             ),
             stale_after=self.config.stale_after,
-            unsent=lambda: self.unsent,
+            unsent=lambda: sum(figures.waiting for figures in self.alert_figures().values()),
             series_max=self.settings.server.metrics_series_max,
             traffic=self.traffic,
             store_size=lambda: (self.size.store_bytes, self.size.free_bytes),
             dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
+            alerts=self.alert_figures,
             version=version("regimegate"),
         )
         ports = Ports(
@@ -388,7 +488,56 @@ class Service:
 
         app = create_app(ports, decode)
         operations.install(app, ports, self.dead_letters)
+        install_alerts(app, self.alerts_listed)
         return app
+
+
+def ways(settings: Settings) -> list[Way]:
+    """Return the channels of the settings, with their secrets. Raises `OperatorError` naming the one that is wrong."""
+    return [
+        Way(one.name, one.kind, make_channel(one, channel_secrets(one)), one.timeout_s)
+        for one in settings.alerts.channels
+    ]
+
+
+def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> Alert:
+    """Return what operators are told when the service itself fails (or, stuck, goes on)."""
+    machine = socket.gethostname()
+    # The minute tells one failure from the next; who hears the same one twice hears it under one key.
+    identity = (machine, reason, str(resolved), str(now_ms // 60_000))
+    if name == "RegimeServiceDown":
+        return of_service(
+            name, f"REGIMEGATE IS DOWN on {machine}: nothing can be written", f"The service cannot go on: {reason}.",
+            "It answers 503, and ends if it was running. Bots live out the answer they hold (a minute, after a POST "
+            "until the next candle and a minute), then they pause: no new entries, exits are free.",
+            ["make room on the disk, or bring the database back", "regime verify-log STORE: is the log sound?",
+             "start it again: what was acknowledged is in the log"],
+            now_ms=now_ms, identity=identity,
+        )  # fmt: skip
+    if name == "RegimeCannotStart":
+        return of_service(
+            name, f"REGIMEGATE DOES NOT START on {machine}", f"The service judges nothing: {reason}.",
+            "It answers 503. Bots live out the answer they hold, then they pause: no new entries, exits are free.",
+            ["do what stands above, stop the service and start it again; what was acknowledged is in the log"],
+            now_ms=now_ms, identity=identity,
+        )  # fmt: skip
+    if name == "RegimeAlertsFailed":
+        return of_service(
+            name, f"NO ALERTS FROM {machine} any more", f"Alerts that wait cannot be read: {reason}",
+            "Trades are guarded as before, bots are answered; but this is the last you hear of it.",
+            ["regime verify-log STORE", "restore a back-up; look at the service yourself until then"],
+            now_ms=now_ms, identity=identity,
+        )  # fmt: skip
+    happened = (
+        "Events are stored and judged again." if resolved else f"Nothing is stored and nothing is judged: {reason}."
+    )
+    return of_service(
+        name, f"REGIMEGATE {'GOES ON' if resolved else 'HANGS'} on {machine}", happened,
+        "Bots are answered again." if resolved else "It answers 503; bots pause when the answer they hold has run out.",
+        [] if resolved else ["look at the disk, and at what else keeps the machine busy",
+                             "it goes on by itself as soon as it can"],
+        now_ms=now_ms, identity=identity, resolved=resolved,
+    )  # fmt: skip
 
 
 def explain(engine: Engine) -> dict[str, Any]:
@@ -551,6 +700,7 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
         # A thread that fails says so itself; this is for one that ends without a word.
         while code == 0:
             await asyncio.sleep(WATCH_EVERY_S)
+            service.look_for_trouble()
             if (reason := service.writer_failed()) is not None:
                 failed(reason)
 

@@ -234,6 +234,19 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--actor", default="operator", help="who says so; kept in the log")
         action.add_argument("--reason", default="regime dead-letter", help="why; kept in the log")
     letters.set_defaults(run=_dead_letter)
+
+    alerts = commands.add_parser("alerts", help="try an alert channel, and list the alerts that were not delivered")
+    asked = alerts.add_subparsers(dest="asked", required=True, metavar="test|list")
+    test = asked.add_parser("test", help="send one message, and say what became of it (exit code 1: not delivered)")
+    test.add_argument("channel", metavar="CHANNEL", help="its name in the config")
+    listing = asked.add_parser("list", help="what waits, and what was given up")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_argument("--host", help="where the service answers (default 127.0.0.1)")
+    listing.add_argument("--port", type=int, help="its port (default 8080)")
+    listing.add_argument("--store", metavar="FILE|URL", help="the store, where no service runs (default regimegate.db)")
+    for one in (test, listing):
+        _common(one)
+        one.set_defaults(run=_alerts)
     return parser
 
 
@@ -445,6 +458,16 @@ def _dead_letter(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         return list_letters(settings, closed=arguments.all, as_json=arguments.json)
     return act_on_letter(settings, arguments.action, arguments.id, actor=arguments.actor, reason=arguments.reason)
+
+
+def _alerts(arguments: argparse.Namespace) -> int:
+    from regime_service.notices import list_alerts, send_test
+
+    flags = {name: getattr(arguments, name, None) for name in settings_file.FLAGS}
+    settings = settings_file.load(arguments.config, flags=flags)
+    if arguments.asked == "test":
+        return send_test(settings, arguments.channel)
+    return list_alerts(settings, as_json=arguments.json)
 
 
 if __name__ == "__main__":

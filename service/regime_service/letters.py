@@ -7,18 +7,18 @@ log: the running service takes them; where none runs the store is opened here fo
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import secrets
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from regime.errors import CallerError, OperatorError, Unavailable
 from regime.events import Command
 from regime_service.app import Service
+from regime_service.asking import ask
 from regime_service.http.operations import as_plain
-from regime_service.settings import Settings, own_key
+from regime_service.settings import Settings
 from regime_service.stores import DeadLetter
 from regime_service.stores.opening import open_store
 from regime_service.stores.rows import masked, new_ulid
@@ -73,7 +73,7 @@ def _read(where: str, *, closed: bool) -> list[DeadLetter]:
 
 def _ask_service(settings: Settings, letter: DeadLetter, action: str, *, actor: str, reason: str) -> bool:
     where = f"{settings.server.host}:{settings.server.port}"
-    known = _request(settings, "GET", "/v1/dead-letters", None)["dead_letters"]
+    known = ask(settings, "GET", "/v1/dead-letters", None)["dead_letters"]
     if as_plain(letter) not in known:
         raise OperatorError(
             f"the service at {where} does not know dead letter {letter.id} of {masked(settings.store.where)}: it holds "
@@ -81,44 +81,14 @@ def _ask_service(settings: Settings, letter: DeadLetter, action: str, *, actor: 
             "--port"
         )
     body = json.dumps({"actor": actor, "reason": reason}).encode()
-    answer = _request(settings, "POST", f"/v1/dead-letters/{letter.id}/{action}", body)
+    answer = ask(settings, "POST", f"/v1/dead-letters/{letter.id}/{action}", body)
     return bool(answer["open"])
-
-
-def _request(settings: Settings, method: str, path: str, body: bytes | None) -> Any:
-    where = f"{settings.server.host}:{settings.server.port}"
-    connection = http.client.HTTPConnection(settings.server.host, settings.server.port, timeout=30)
-    try:
-        key = own_key()
-        bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
-        connection.request(method, path, body, {"Content-Type": "application/json", **bearer})
-        response = connection.getresponse()
-        status, raw = response.status, response.read()
-    except ConnectionRefusedError:
-        raise
-    except (OSError, http.client.HTTPException) as error:
-        raise OperatorError(f"the service at {where} did not answer: {error}; nothing is known to be changed") from None
-    finally:
-        connection.close()
-    try:
-        answer = json.loads(raw)
-        detail = answer.get("detail", "")
-    except (ValueError, AttributeError):
-        raise OperatorError(f"what answers at {where} is not regimegate; nothing was changed") from None
-    if status in (401, 403):
-        raise OperatorError(
-            f"the service at {where} is locked: {detail} This command takes an admin key from the environment "
-            "variable REGIME_KEY"
-        )
-    if status != 200:
-        raise OperatorError(f"the service at {where} answered {status}: {detail}")
-    return answer
 
 
 async def _act_here(
     settings: Settings, letter: DeadLetter, action: Literal["retry", "drop"], *, actor: str, reason: str
 ) -> bool:
-    service = Service(settings)
+    service = Service(settings, deliver=False)
     service.start()
     try:
         event_clock = settings.engine.clock == "event"

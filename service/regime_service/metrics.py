@@ -78,6 +78,19 @@ class Readiness(Protocol):
     def queue_max(self) -> int: ...
 
 
+class ChannelFigures(Protocol):
+    """What a scrape says of one alert channel; `alerts.outbox.Figures` is one."""
+
+    @property
+    def deliveries(self) -> Mapping[str, int]: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def dead(self) -> int: ...
+    @property
+    def oldest_s(self) -> float: ...
+
+
 def decision_name(decision: Decision) -> str:
     """Return what an exemplar calls a decision: its stream and version, as `GET /v1/decisions` asks for them. The end
     counts, so a name that is too long loses its beginning."""
@@ -355,6 +368,8 @@ class RegimeCollector(Collector):
         How many alerts wait to be sent.
     store_size
         Bytes of the store, and bytes free beside it (None where that is another machine's disk).
+    alerts
+        What became of alerts, by channel.
     version
         Of this software.
     series_max
@@ -376,6 +391,7 @@ class RegimeCollector(Collector):
         dead_letters: Callable[[], int] = lambda: 0,
         unsent: Callable[[], int] = lambda: 0,
         store_size: Callable[[], tuple[int, int | None]] = lambda: (0, 0),
+        alerts: Callable[[], Mapping[str, ChannelFigures]] = dict,
         version: str = "",
         series_max: int = SERIES_MAX,
         traffic: Traffic | None = None,
@@ -392,6 +408,7 @@ class RegimeCollector(Collector):
         self._dead_letters = dead_letters
         self._unsent = unsent
         self._store_size = store_size
+        self._alerts = alerts
         self._version = version
         self._series_max = series_max
         self._traffic = traffic or Traffic()
@@ -405,7 +422,9 @@ class RegimeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         posted, room = self._board.now, Room(self._series_max)
-        own = [*self._service(streams=len(posted.decisions)), *self._process.collect()]
+        own = [
+            *self._service(streams=len(posted.decisions)), *_alerts(self._alerts()), *self._process.collect(),
+        ]  # fmt: skip
         # The service's own come first whatever happens: they are few, and `SERIES_MIN` holds them.
         room.take(sum(len(family.samples) for family in own) + len(GROUPS))
         yield from own
@@ -667,6 +686,29 @@ def _rates(seen: _Seen, room: Room) -> Iterator[Metric]:
                 measured.add_metric((*key, detector), rate.measured)
                 watched.add_metric((*key, detector), rate.candles * timeframe_ms(key.timeframe) / 1000)
     yield from (asked, measured, watched)
+
+
+def _alerts(channels: Mapping[str, ChannelFigures]) -> Iterator[Metric]:
+    deliveries = CounterMetricFamily(
+        "regime_alert_deliveries",
+        "Alerts by what became of them since the start: delivered, dead (given up), or failed (a try; it is repeated).",
+        labels=("channel", "result"),
+    )
+    waiting = GaugeMetricFamily("regime_alerts_waiting", "Alerts of the outbox not delivered yet.", labels=("channel",))
+    oldest = GaugeMetricFamily(
+        "regime_alert_oldest_waiting_seconds", "Age of the oldest of them; 0 where none waits.", labels=("channel",)
+    )
+    dead = GaugeMetricFamily(
+        "regime_alerts_dead", "Alerts that were given up, kept and listed (regime alerts list).", labels=("channel",)
+    )
+    for name, figures in sorted(channels.items()):
+        for result, count in sorted(figures.deliveries.items()):
+            deliveries.add_metric((name, result), count)
+        waiting.add_metric((name,), figures.waiting)
+        oldest.add_metric((name,), figures.oldest_s)
+        dead.add_metric((name,), figures.dead)
+    if channels:
+        yield from (deliveries, waiting, oldest, dead)
 
 
 Scrape = Callable[[str], tuple[bytes, str]]

@@ -70,6 +70,35 @@ class Uncounted:
     def pushed(self, sent: int, superseded: int) -> None: ...
 
 
+class Alerts(Protocol):
+    """Who is told, in the writer's groups, what changed; `alerts.outbox.Outbox` is one. All by the writer thread.
+
+    `note` and `write` are called within a group and put their rows into it; `committed` after it, when it is durable.
+    """
+
+    def note(self, seq: int, before: Decision | None, after: Decision) -> None: ...
+    def due(self) -> bool: ...
+    def write(self, seq: int) -> None: ...
+    def committed(self) -> None: ...
+
+
+class NoAlerts:
+    """Tells nobody."""
+
+    def note(self, seq: int, before: Decision | None, after: Decision) -> None:
+        """See `Alerts`."""
+
+    def due(self) -> bool:
+        """See `Alerts`."""
+        return False
+
+    def write(self, seq: int) -> None:
+        """See `Alerts`."""
+
+    def committed(self) -> None:
+        """See `Alerts`."""
+
+
 class Ingest(Protocol):
     """Take events; return when they are on disk and judged.
 

@@ -12,6 +12,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +22,7 @@ from regime.config import EngineConfig, Section, from_mapping, nearest
 from regime.errors import OperatorError
 from regime.policy import build_rules
 from regime.watch import build_detectors
+from regime_service.alerts import ChannelOptions, Secrets, channel_class
 from regime_service.logs import LogMapping, TradeMapping
 from regime_service.stores.rows import is_url, masked
 
@@ -111,6 +114,47 @@ class LogsSection(Section, frozen=True, kw_only=True):
     trades: TradeMapping = msgspec.field(default_factory=TradeMapping)
 
 
+class AlertsSection(Section, frozen=True, kw_only=True):
+    """What operators are told, and by which ways. Without a channel nothing runs."""
+
+    public_url: str = ""
+    """Where people find this service: alerts then hold a link. `https://regime.example.org`."""
+    quiet_hours: Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")] = ""
+    """Hours in which only pauses and faults are sent, "22:00-07:00"; the rest waits for their end."""
+    timezone: str = "UTC"
+    """Zone of the quiet hours, "Europe/Berlin". Times in alerts are UTC."""
+    repeat_after_hours: Annotated[float, Meta(ge=0.0, le=720.0)] = 24.0
+    """Hours after which a pause that still stands is said again; 0: never."""
+    give_up_after_hours: Annotated[float, Meta(gt=0.0, le=720.0)] = 24.0
+    """Hours for which an alert that cannot be delivered is tried."""
+    shadow_votes: bool = False
+    """In shadow mode: say what would have been said, too, marked and never by night."""
+    on_event_clock: bool = False
+    """With `clock = "event"`: alert all the same, about what may be long past."""
+    channels: list[ChannelOptions] = msgspec.field(default_factory=list)
+    """The ways; each has a `name`, a `kind` and what that kind needs."""
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"there is no time zone {self.timezone!r}; write one as Europe/Berlin") from None
+        parts = urlsplit(self.public_url)
+        if self.public_url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
+            raise ValueError("`public_url` is no address; write https://regime.example.org")
+
+    def quiet_minutes(self) -> tuple[int, int] | None:
+        """Return the quiet hours as minutes of the day, the end not included; None where there are none."""
+        if not self.quiet_hours:
+            return None
+        start, _, end = self.quiet_hours.partition("-")
+        return _minutes(start), _minutes(end)
+
+
+def _minutes(text: str) -> int:
+    return int(text[:2]) * 60 + int(text[3:])
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """Everything, frozen."""
 
@@ -118,6 +162,7 @@ class Settings(Section, frozen=True, kw_only=True):
     store: StoreSection = msgspec.field(default_factory=StoreSection)
     archive: ArchiveSection = msgspec.field(default_factory=ArchiveSection)
     logs: LogsSection = msgspec.field(default_factory=LogsSection)
+    alerts: AlertsSection = msgspec.field(default_factory=AlertsSection)
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
 
     def keys_path(self) -> Path:
@@ -184,8 +229,8 @@ def _store_path(mapping: dict[str, Any], given: Any) -> tuple[str, ...]:
 
 def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
     """Build settings from a parsed file: the engine's keys stand at the top level, the service's in sections."""
-    engine = {key: value for key, value in mapping.items() if key not in _SERVICE_KEYS}
-    known = {*_SERVICE_KEYS, *EngineConfig.__struct_fields__}
+    engine = {key: value for key, value in mapping.items() if key not in (*_SERVICE_KEYS, "alerts")}
+    known = {*_SERVICE_KEYS, "alerts", *EngineConfig.__struct_fields__}
     for key in engine:
         if key not in known:
             raise OperatorError(f"{source}: unknown key `{key}`{nearest(key, known)}")
@@ -202,6 +247,8 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
             raise OperatorError(
                 f"{source} [store]: a URL (postgresql://...) belongs to `url`, a file to `file`; see `{key}`"
             )
+    if "alerts" in mapping:
+        sections["alerts"] = _alerts(mapping["alerts"], source)
     config = from_mapping(engine, EngineConfig, source=source)
     try:
         build_rules(config)
@@ -209,6 +256,64 @@ def from_toml(mapping: Mapping[str, Any], *, source: str) -> Settings:
     except OperatorError as error:
         raise OperatorError(f"{source}: {error}") from None
     return Settings(engine=config, **sections)
+
+
+def _alerts(mapping: Any, source: str) -> AlertsSection:
+    """Build the section of alerts: each channel by the options of its kind."""
+    where = f"{source} [alerts]"
+    if not isinstance(mapping, Mapping):
+        raise OperatorError(f"{where}: expected a section")
+    tables = mapping.get("channels", [])
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise OperatorError(f"{where}: `channels` are tables of their own; write [[alerts.channels]] over each")
+    section = from_mapping({k: v for k, v in mapping.items() if k != "channels"}, AlertsSection, source=where)
+    channels: dict[str, ChannelOptions] = {}
+    for number, table in enumerate(tables, 1):
+        here = f"{source} [[alerts.channels]] {table.get('name') or f'number {number}'}"
+        kind = table.get("kind")
+        if not isinstance(kind, str):
+            raise OperatorError(f"{here}: `kind` is missing: webhook, telegram, slack, email, apprise")
+        try:
+            options = channel_class(kind).OPTIONS
+        except OperatorError as error:
+            raise OperatorError(f"{here}: {error}") from None
+        made: ChannelOptions = from_mapping(table, options, source=here)
+        if made.name in channels:
+            raise OperatorError(f"{here}: two channels are called {made.name!r}; give each a name of its own")
+        channels[made.name] = made
+    return msgspec.structs.replace(section, channels=list(channels.values()))
+
+
+def channel_secrets(options: ChannelOptions, environ: Mapping[str, str] | None = None) -> Secrets:
+    """Read the secrets of a channel from where its `..._env` and `..._file` say they are.
+
+    Raises `OperatorError` where one is not there, or two places are named for it.
+    """
+    env = os.environ if environ is None else environ
+    found: dict[str, str] = {}
+    for field in options.__struct_fields__:
+        secret, _, place = field.rpartition("_")
+        if place not in ("env", "file") or not (named := getattr(options, field)):
+            continue
+        if not secret or f"{secret}_env" not in options.__struct_fields__:
+            continue  # `ca_file` is a file and no secret.
+        here = f"alert channel {options.name!r}: {field} = {named!r}"
+        if secret in found:
+            raise OperatorError(f"{here}: its {secret} has two places; keep the one you mean")
+        if place == "env":
+            text = env.get(named, "")
+            why = "the variable is not set, or empty"
+        else:
+            try:
+                text, why = Path(named).read_text("utf-8"), "the file is empty"
+            except OSError as error:
+                text, why = "", f"the file cannot be read: {error.strerror}"
+            except UnicodeDecodeError:
+                text, why = "", "the file is not UTF-8 text"
+        if not text.strip():
+            raise OperatorError(f"{here}: {why}")
+        found[secret] = text.strip()
+    return Secrets(found)
 
 
 def own_key() -> str | None:

@@ -1,4 +1,4 @@
-"""Helpers for tests, ours and yours: a hand-wound clock, and a real service in a process of its own."""
+"""Helpers for tests, ours and yours: a clock wound by hand, a channel that listens, a service in its own process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+from regime_service.alerts import DELIVERED, Alert, Delivery
 
 
 class HandClock:
@@ -20,6 +23,23 @@ class HandClock:
 
     def __call__(self) -> int:
         return self.ms
+
+
+class CapturingChannel:
+    """An alert channel that keeps what it was given, and answers what it is told to: `results`, then "delivered"."""
+
+    def __init__(self, *results: Delivery, batch_max: int = 1) -> None:
+        self.batch_max = batch_max
+        self.results = list(results)
+        self.tried: list[list[Alert]] = []
+        self.delivered: list[Alert] = []
+
+    def send(self, alerts: Sequence[Alert], *, within_s: float) -> Delivery:
+        self.tried.append(list(alerts))
+        found = self.results.pop(0) if self.results else DELIVERED
+        if found.result == "delivered":
+            self.delivered += alerts
+        return found
 
 
 class Answer:

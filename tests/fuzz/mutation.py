@@ -198,6 +198,7 @@ class Generation:
         ]  # fmt: skip
         seldom = [
             get("/v1/explain", query), get("/metrics"), get("/v1/dead-letters", b"closed=true"), get("/readyz"),
+            get("/v1/alerts"),
             get("/healthz"), get("/"), get("/v1/stream", query), post("/v1/overrides", override, *key),
             post("/v1/overrides", {**override, "state": "ACTIVE", "id": None, "side": None}, *key),
             post("/v1/overrides", halted, *key),

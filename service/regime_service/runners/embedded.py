@@ -43,7 +43,7 @@ from regime.events import (
 from regime.fleet import Fleet, StreamStep
 from regime.timeframe import timeframe_ms
 from regime_service.board import Board, SideView, StreamView
-from regime_service.ports import Counts, Receipt
+from regime_service.ports import Alerts, Counts, NoAlerts, Receipt
 from regime_service.runners.recovery import RecoveryFailed, Samples, fingerprint, recover
 from regime_service.stores import Store, group
 
@@ -106,6 +106,8 @@ class EmbeddedRunner:
         Whether a snapshot may be restored at the start; else the whole log is replayed.
     on_failure
         Called once, from the writer thread, with the reason when nothing can be written any more.
+    alerts
+        Is told in each group what changed in it.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class EmbeddedRunner:
         snapshot_every: int = 5000,
         snapshots: bool = True,
         on_failure: Callable[[str], None] = lambda reason: None,
+        alerts: Alerts | None = None,
     ) -> None:
         self._store = store
         self._config = config
@@ -130,6 +133,7 @@ class EmbeddedRunner:
         self._not_before = not_before
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
+        self._alerts = alerts or NoAlerts()
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
         self._snapshots = snapshots
         self._samples = Samples(store)
@@ -197,6 +201,7 @@ class EmbeddedRunner:
             self._recalibrate(shown)
             self._tick_all(shown)
         self._samples.forget()
+        self._alerts.committed()
         self._show(shown)
         self._doing = None
         # What took its time now is not to take it again, should this life be a short one.
@@ -320,6 +325,7 @@ class EmbeddedRunner:
                         self._settle()
             with self._writing():
                 self._settle()
+                self._alerts.write(self._last_seq)
                 if self._last_seq > self._snapshot_seq:
                     self._snapshot()
         except BaseException as error:
@@ -363,10 +369,12 @@ class EmbeddedRunner:
             pass
         left = jobs
         try:
-            while left or self._due() is not None:
+            # Asked once a round: deliveries that end one after the other must not keep events waiting.
+            to_note = self._alerts.due()
+            while left or to_note or self._due() is not None:
                 self._group_since_s = time.monotonic()
                 with self._lock:
-                    left = self._group(left)
+                    left, to_note = self._group(left), False
                 # Nobody waits for what follows.
                 self._at(_STORE)
                 self._store.tidy()
@@ -416,6 +424,7 @@ class EmbeddedRunner:
                     results.append((job, error))
                 # Old data does not become fresh by arriving: the clock judges it before it is answered.
                 self._tick_all(shown)
+            self._alerts.write(self._last_seq)
             if shown:
                 self._settle()
             self._at(_STORE)
@@ -423,6 +432,7 @@ class EmbeddedRunner:
         done_s = time.monotonic()
         self._counters.committed(done_s - judged_s, self._newest(reversed(shown)))
         self._samples.forget()
+        self._alerts.committed()
         self._at("showing what was judged")
         self._show(shown)
         for job, result in results:
@@ -537,6 +547,7 @@ class EmbeddedRunner:
             self._note_letter(key, event)
             if step.changed:
                 self._store.put_decision(self._last_seq, step.decision)
+                self._alerts.note(self._last_seq, step.before, step.decision)
                 self._count_transitions(key, step)
         return steps
 
