@@ -35,6 +35,10 @@ from regime_service.http.api import create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.keys import KeyRing
 from regime_service.metrics import Counters, RegimeCollector, exposition
+from regime_service.page import mount
+from regime_service.page.history import Histories
+from regime_service.page.routes import Page
+from regime_service.page.sessions import Sessions
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.retention import LOOK_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
@@ -228,11 +232,12 @@ class Service:
             dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
         )
+        sessions = Sessions(self.keys)
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
-            metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
+            metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys, session=sessions.key,
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
             requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
             key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
@@ -248,6 +253,9 @@ class Service:
 
         app = create_app(ports, decode)
         operations.install(app, ports, self.dead_letters)
+        # Asked for when somebody looks: a service that could not open its store has none.
+        histories = Histories(lambda keys: self._store.bodies(keys), self.decisions, lambda id: self._store.reference(id))
+        mount.install(app, Page(ports, histories, sessions, push=False))
         return app
 
 

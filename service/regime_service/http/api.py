@@ -109,6 +109,7 @@ def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
             ports.keys,
             metrics_open=ports.metrics_open,
             requests=Limiter(per_s=ports.requests_per_s, burst=ports.requests_burst),
+            session=ports.session,
         ),
     )
 

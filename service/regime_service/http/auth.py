@@ -11,7 +11,7 @@ use up what another key has. Where there are no keys nobody is told to wait.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastapi import Response
 from starlette.types import Scope
@@ -21,7 +21,9 @@ from regime_service.http.problems import problem
 from regime_service.keys import PREFIX, AccessScope, Key, KeyRing, holds_key
 
 PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
-"""Need no key: nothing they show is about the account. A page that shows streams must ask /v1 for them."""
+"""Need no key: nothing they show is about the account, or they ask who it is by themselves (the page)."""
+PAGE = frozenset({"/stream", "/session"})
+"""The rest of the page, beside what lies below /page/: it asks for a session by itself, and forms bear a token."""
 INGEST = frozenset({"/v1/observations", "/v1/trades", "/v1/equity", "/v1/candles"})
 KEY_ID = "regime.key_id"
 """Where the id of the key stands in the ASGI scope, for what is put on record; absent without keys."""
@@ -40,6 +42,8 @@ def needed(method: str, path: str) -> AccessScope | None:
     >>> needed("GET", "/v1/thresholds"), needed("POST", "/v1/trades"), needed("POST", "/v1/overrides")
     ('read', 'ingest', 'admin')
     """
+    if path in PAGE or path.startswith("/page/"):
+        return None
     reading = method in ("GET", "HEAD", "OPTIONS")
     if reading:
         return None if path in PUBLIC else "read"
@@ -57,10 +61,21 @@ class Door:
         Whether /metrics needs no key.
     requests
         Counts the requests of each key; None: nobody is told to wait.
+    session
+        The key behind a Cookie header. It opens what may be looked at, and nothing else: a browser sends a cookie
+        whoever made it ask.
     """
 
-    def __init__(self, keys: KeyRing | None, *, metrics_open: bool = False, requests: Limiter | None = None) -> None:
+    def __init__(
+        self,
+        keys: KeyRing | None,
+        *,
+        metrics_open: bool = False,
+        requests: Limiter | None = None,
+        session: Callable[[str], Key | None] | None = None,
+    ) -> None:
         self._keys = keys
+        self._session = session
         self._metrics_open = metrics_open
         self._requests = requests
         self._wrong = Limiter(per_s=WRONG_PER_S, burst=WRONG_BURST)
@@ -108,6 +123,10 @@ class Door:
                 "A key stands in the address of the request. Addresses are written into logs, so count that key as "
                 f"leaked: `regime keys revoke` it and make another. {_HOW}."
             )
+        if not authorizations and self._session is not None and scope["method"] in ("GET", "HEAD"):
+            cookies = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"cookie"]
+            if cookies and (found := self._session("; ".join(cookies))) is not None:
+                return found, None
         token = _bearer(authorizations)
         if token is None:
             said = "bears no key" if not authorizations else "bears an Authorization header that is no Bearer key"

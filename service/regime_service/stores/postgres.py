@@ -30,7 +30,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -683,6 +683,13 @@ class PostgresStore:
             if not rows:
                 return
             yield rows
+
+    def bodies(self, source_keys: Sequence[str]) -> list[bytes]:
+        rows = self._read(f"{_STORED} WHERE source_key = ANY(%b)", [key.encode() for key in source_keys])
+        for row in rows:
+            if not matches(*row):
+                raise self._damaged(f"event {row[1]} does not match its checksum")
+        return [row[5] for row in rows]
 
     def last_seq(self) -> int:
         return int(self._read_one("SELECT coalesce(max(seq), 0) FROM events"))
