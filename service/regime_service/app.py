@@ -187,6 +187,16 @@ class Service:
         found: list[Decision] = self._store.decisions(key, since_version, limit)
         return found
 
+    def bodies(self, source_keys: Sequence[str]) -> list[bytes]:
+        """Return the events that stand in the log under these keys, as they were stored."""
+        found: list[bytes] = self._store.bodies(source_keys)
+        return found
+
+    def reference(self, reference_id: str) -> bytes:
+        """Return a reference as it was stored; `KeyError` where there is none."""
+        found: bytes = self._store.reference(reference_id)
+        return found
+
     @contextlib.contextmanager
     def _looking(self) -> Iterator[Fleet]:
         # Not for ever: the writer holds the lock while a disk hangs, and the door must go on saying so.
@@ -253,9 +263,7 @@ class Service:
 
         app = create_app(ports, decode)
         operations.install(app, ports, self.dead_letters)
-        # Asked for when somebody looks: a service that could not open its store has none.
-        histories = Histories(lambda keys: self._store.bodies(keys), self.decisions, lambda id: self._store.reference(id))
-        mount.install(app, Page(ports, histories, sessions, push=False))
+        mount.install(app, Page(ports, Histories(self.bodies, self.decisions, self.reference), sessions, push=False))
         return app
 
 

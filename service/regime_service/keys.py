@@ -175,7 +175,7 @@ class KeyRing:
         return known.key if same and known is not None else None
 
     def by_id(self, key_id: str) -> Key | None:
-        """Return the key of that id, revoked or not; None where there is none any more. It proves nothing of who asks."""
+        """Return the key of that id, revoked or not; None where there is none. It proves nothing of who asks."""
         known = self._known.get(key_id)
         return None if known is None else known.key
 

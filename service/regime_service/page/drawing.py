@@ -1,5 +1,5 @@
-"""Pictures as SVG, for every browser, with scripts and without. Colours come from the style sheet, by class, so that they
-follow light and dark; states differ by pattern as well as by colour.
+"""Pictures as SVG, for every browser, with scripts and without. Colours come from the style sheet, by class, so that
+they follow light and dark; states differ by pattern as well as by colour.
 
 All text is escaped here, and markupsafe's `Markup` says so to the templates.
 """
@@ -78,18 +78,17 @@ def _time_axis(x: _Axis, start_ms: int, end_ms: int, top: float, bottom: float) 
     for at_ms, words in time_ticks(start_ms, end_ms):
         place = x(at_ms)
         parts.append(f'<path class="grid" d="M{place} {top:g}V{bottom:g}"/>')
-        parts.append(f'<text class="tick" x="{place}" y="{bottom + 15:g}" text-anchor="middle">{words}</text>')
+        anchor = "end" if float(place) > WIDTH - 24 else "middle"
+        parts.append(f'<text class="tick" x="{place}" y="{bottom + 15:g}" text-anchor="{anchor}">{words}</text>')
     return parts
 
 
 def _value_axis(y: _Axis, ticks: Sequence[float], *, digits: str = "{:g}") -> list[str]:
     parts = []
     for value in ticks:
-        place = y(value)
+        place, words = y(value), digits.format(value)
         parts.append(f'<path class="grid" d="M{LEFT} {place}H{WIDTH - RIGHT}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{float(place) + 4:g}" text-anchor="end">{digits.format(value)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{float(place) + 4:g}" text-anchor="end">{words}</text>')
     return parts
 
 
@@ -218,12 +217,13 @@ def heat(drift: Drift, starts: Mapping[str, int], change_ms: tuple[int, int, int
             begun = i
         newest = next((v for v in reversed(values) if not math.isnan(v)), None)
         if newest is not None:
-            strong = " blamed" if newest >= 1 else ""
-            parts.append(f'<text class="tick{strong}" x="{WIDTH - 4}" y="{y + 13}" text-anchor="end">{newest:.1f}</text>')
+            how = "tick blamed" if newest >= 1 else "tick"
+            parts.append(f'<text class="{how}" x="{WIDTH - 4}" y="{y + 13}" text-anchor="end">{newest:.1f}</text>')
     if change_ms is not None and change_ms[0] > drift.edges_ms[0]:
         low, high, at = x(change_ms[1]), x(change_ms[2]), x(change_ms[0])
-        parts.append(f'<rect class="start" x="{low}" y="{top}" width="{max(float(high) - float(low), 1):g}" '
-                     f'height="{bottom - top}"/><path class="startline" d="M{at} {top - 6}V{bottom}"/>')  # fmt: skip
+        # Above the cells: over them it would be taken for their colour.
+        parts.append(f'<path class="start" d="M{low} {top - 3}H{high}"/>'
+                     f'<path class="startline" d="M{at} {top - 6}V{bottom}"/>')  # fmt: skip
         anchor = "end" if float(at) > WIDTH / 2 else "start"
         parts.append(f'<text class="tick blamed" x="{at}" y="11" text-anchor="{anchor}">change began about here</text>')
     parts += _time_axis(x, drift.edges_ms[0], drift.edges_ms[-1], bottom, bottom)
@@ -246,17 +246,20 @@ def short(name: str) -> str:
     return plain if len(plain) <= _NAME_LENGTH_MAX else plain[: _NAME_LENGTH_MAX - 1] + "…"
 
 
-def reliability(bins: Mapping[Side, Sequence[ReliabilityBin]], break_even: Mapping[Side, float | None]) -> Markup | None:
+def reliability(
+    bins: Mapping[Side, Sequence[ReliabilityBin]], break_even: Mapping[Side, float | None]
+) -> Markup | None:
     """What the model claimed against what was won, by groups of equally many trades; None without any group."""
     if not any(bins.values()):
         return None
-    width, top, bottom, left, right = 420, 10.0, 330.0, 50.0, 410.0
+    width, top, bottom, left, right = 420, 10.0, 330.0, 50.0, 398.0
     x, y = _Axis(0, 1, left, right), _Axis(0, 1, bottom, top)
     parts = []
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<path class="grid" d="M{left} {y(value)}H{right}M{x(value)} {top}V{bottom}"/>')
-        parts.append(f'<text class="tick" x="{left - 6}" y="{float(y(value)) + 4:g}" text-anchor="end">{value:.0%}</text>')
-        parts.append(f'<text class="tick" x="{x(value)}" y="{bottom + 15}" text-anchor="middle">{value:.0%}</text>')
+        at, words = float(y(value)) + 4, f"{value:.0%}"
+        parts.append(f'<text class="tick" x="{left - 6}" y="{at:g}" text-anchor="end">{words}</text>')
+        parts.append(f'<text class="tick" x="{x(value)}" y="{bottom + 15}" text-anchor="middle">{words}</text>')
     parts.append(f'<path class="ideal" d="M{left} {bottom}L{right} {top}"/>')
     for side in SIDES:
         needed = break_even.get(side)
@@ -264,14 +267,14 @@ def reliability(bins: Mapping[Side, Sequence[ReliabilityBin]], break_even: Mappi
             parts.append(f'<path class="needed {side}" d="M{left} {y(needed)}H{right}"/>')
         for found in bins.get(side, ()):
             cx, cy, size = x(found.claimed), y(found.realised), 3 + min(math.sqrt(found.count), 9)
-            title = f"{side}: claimed {found.claimed:.0%}, won {found.realised:.0%} of {found.count}"
+            title = f"<title>{side}: claimed {found.claimed:.0%}, won {found.realised:.0%} of {found.count}</title>"
             if side == "long":
-                parts.append(f'<circle class="mark long" cx="{cx}" cy="{cy}" r="{size:.1f}"><title>{title}</title></circle>')
+                parts.append(f'<circle class="mark long" cx="{cx}" cy="{cy}" r="{size:.1f}">{title}</circle>')
             else:
                 half = f"{size:.1f}"
                 parts.append(
                     f'<path class="mark short" d="M{cx} {cy}m-{half} 0l{half} -{half}l{half} {half}l-{half} {half}z">'
-                    f"<title>{title}</title></path>"
+                    f"{title}</path>"
                 )
     parts.append(f'<text class="tick" x="{(left + right) / 2:g}" y="{bottom + 32}" text-anchor="middle">claimed</text>')
     parts.append(f'<text class="tick" x="{left + 6:g}" y="{top + 12:g}">won after fees</text>')

@@ -5,9 +5,9 @@ key in the log; states and thresholds come from the audit trail. Neither asks fo
 
 How far a feature lies from the training period is said in a unit that means the same for each of them: the window's
 distance from the sample, divided by the distance that only one in a hundred windows of the training period itself
-reaches. 1 is "as far as the training period hardly ever went". It is for looking, a picture for each feature on its own:
-one window in a hundred is over 1 while nothing changes, and with 200 features two of them always are. What is decided is
-decided by the detectors, at the stated false-alarm rate.
+reaches. 1 is "as far as the training period hardly ever went". It is for looking, a picture for each feature on its
+own: one window in a hundred is over 1 while nothing changes, and with 200 features two of them always are. What is
+decided is decided by the detectors, at the stated false-alarm rate.
 """
 
 from __future__ import annotations

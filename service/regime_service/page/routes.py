@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 
 HTML = "text/html; charset=utf-8"
 FORM = "application/x-www-form-urlencoded"
+_CSS, _SCRIPT, _PLAIN = "text/css; charset=utf-8", "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
 ASSETS = {
-    "look.css": "text/css; charset=utf-8", "page.css": "text/css; charset=utf-8", "uPlot.min.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8", "uPlot.iife.min.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml", "uPlot.LICENSE.txt": "text/plain; charset=utf-8",
+    "look.css": _CSS, "page.css": _CSS, "uPlot.min.css": _CSS, "page.js": _SCRIPT, "uPlot.iife.min.js": _SCRIPT,
+    "icon.svg": "image/svg+xml", "uPlot.LICENSE.txt": _PLAIN,
 }  # fmt: skip
 FORM_BYTES_MAX = 16 * 1024
 OVERRIDES_MAX = 1_000
@@ -68,6 +68,7 @@ _OVERRIDE_ID = re.compile(OVERRIDE_ID)
 _HOURS = ("1", "4", "12", "24", "")
 _HOUR_MS = 3_600_000
 HALT_WORD = "HALT"
+_ASK = {"REDUCING": "Pause?", "HALTED": "Halt?", "ACTIVE": "Trade against the rules?"}
 _DO = {"REDUCING": "Yes, pause", "HALTED": "Yes, halt", "ACTIVE": "Yes, let it trade"}
 
 
@@ -232,15 +233,15 @@ class Page:
         before = trail.pop(0) if len(trail) > TRAIL_ROWS else None
         newer = views.stream_href(key, before=below + TRAIL_ROWS) if below <= decision.version else None
         now_ms = decision.as_of_ms if self._event_time else self._minute_ms()
-        overrides = [
-            o for o in (await asyncio.to_thread(self._ports.overrides)).values() if concerns(o, key)
-        ]  # fmt: skip
+        shown = views.stream(decision, explained, history, None if self._event_time else now_ms, candles)
+        overrides = (await asyncio.to_thread(self._ports.overrides)).values()
         return self._render(
-            "stream", session, s=views.stream(decision, explained, history, None if self._event_time else now_ms, candles),
-            now_ms=now_ms, live="/v1/stream?" + urlencode(key._asdict()), trail=views.trail(trail, before),
-            older=views.stream_href(key, before=trail[0].version) if before is not None else None, newer=newer,
-            overrides=overrides, may_command=session is None or session.key.allows("admin"),
-            locked=session is not None, done=_DONE.get(query.get("done", "")), asked=_empty_form(), model=key.model, errors=(),
+            "stream", session, s=shown, now_ms=now_ms, live="/v1/stream?" + urlencode(key._asdict()),
+            trail=views.trail(trail, before), newer=newer,
+            older=views.stream_href(key, before=trail[0].version) if before is not None else None,
+            overrides=[o for o in overrides if concerns(o, key)], locked=session is not None,
+            may_command=session is None or session.key.allows("admin"), done=_DONE.get(query.get("done", "")),
+            asked=_EMPTY_FORM, model=key.model, errors=(),
         )  # fmt: skip
 
     def _explain(self, key: StreamKey) -> dict[str, Any]:
@@ -259,9 +260,8 @@ class Page:
     def _known(self, key: StreamKey) -> Decision:
         decision = self._ports.board.now.decisions.get(key)
         if decision is None:
-            raise Refused(
-                404, "No such stream", "Nothing is known by that name: names are case-sensitive.", back_words="To the board"
-            )
+            text = "Nothing is known by that name: names are case-sensitive."
+            raise Refused(404, "No such stream", text, back_words="To the board")
         return decision
 
     def _minute_ms(self) -> int:
@@ -274,7 +274,8 @@ class Page:
         if asked.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
             raise Refused(415, "That is no form", f"Forms are sent as {FORM}. Nothing was changed.")
         if len(asked.body) > FORM_BYTES_MAX:
-            raise Refused(413, "That is too much", f"A form has {FORM_BYTES_MAX} bytes at the most. Nothing was changed.")
+            text = f"A form has {FORM_BYTES_MAX} bytes at the most. Nothing was changed."
+            raise Refused(413, "That is too much", text)
         try:
             form = _fields(asked.body.decode("utf-8"))
         except UnicodeDecodeError:
@@ -300,8 +301,8 @@ class Page:
                 )  # fmt: skip
             return self._login_page(
                 to, status=401,
-                wrong="This is no key of this service, or it was revoked. `regime keys list` on its machine shows which "
-                "there are.",
+                wrong="This is no key of this service, or it was revoked. `regime keys list` on its machine shows "
+                "which there are.",
             )  # fmt: skip
         self._sessions.log_out(asked.headers.get("cookie", ""))
         return _redirect(to, cookie(made, secure=_secure(asked)))
@@ -338,11 +339,11 @@ class Page:
         standing = await asyncio.to_thread(self._ports.overrides)
         if word.id not in standing:
             if len(standing) >= OVERRIDES_MAX:
-                raise CallerError(f"{OVERRIDES_MAX} overrides are in force already. Nothing was changed. End some of them.")
+                raise CallerError(f"{OVERRIDES_MAX} overrides are in force. Nothing was changed. End some of them.")
             if not (await self._ports.ingest([word])).accepted:
                 raise Refused(
-                    409, "It was given already", "This form was sent before, and the override it made is over. Nothing was "
-                    "changed. Fill in a new one.", views.stream_href(_key(form)),
+                    409, "It was given already", "This form was sent before, and the override it made is over. "
+                    "Nothing was changed. Fill in a new one.", views.stream_href(_key(form)),
                 )  # fmt: skip
         self._explained.clear()
         return _redirect(views.stream_href(_key(form), done="set") + "#override")
@@ -352,7 +353,7 @@ class Page:
         standing = await self._standing(form)
         whom = "its streams" if standing.symbol is None else f"{standing.symbol} {standing.timeframe or ''}".strip()
         after = (
-            "After a HALTED the stream is paused until the next candle has been judged; then the rules' word counts again."
+            "After a HALTED the stream is paused until the next candle has been judged; then the rules' word counts."
             if standing.state == "HALTED"
             else "The rules' word counts again at once: they may pause it, or let it trade."
         )
@@ -385,8 +386,8 @@ class Page:
         standing: Command | None = (await asyncio.to_thread(self._ports.overrides)).get(form.get("id", ""))
         if standing is None:
             raise Refused(
-                404, "It is over already", "No such override is in force: it has ended, or somebody ended it. Nothing was "
-                "changed.", _local(form.get("back", "/")),
+                404, "It is over already", "No such override is in force: it has ended, or somebody ended it. "
+                "Nothing was changed.", _local(form.get("back", "/")),
             )  # fmt: skip
         return standing
 
@@ -416,7 +417,7 @@ class Page:
         until_ms: int | None = None
         if hours:
             # The moment that was shown is the moment that is kept, however long somebody read.
-            until_ms = int(until) if until.isascii() and until.isdigit() and len(until) < 16 else now_ms + int(hours) * _HOUR_MS
+            until_ms = _whole(until, now_ms + int(hours) * _HOUR_MS)
         one = form.get("scope", "stream") == "stream"
         try:
             word = msgspec.convert(
@@ -444,9 +445,9 @@ class Page:
         ]  # fmt: skip
         assert word.state is not None
         sentences = override_sentences(
-            state=word.state, side=word.side, streams=[f"{key.symbol} {key.timeframe} ({key.model})" for key in reached],
-            all_of_model=word.model if word.symbol is None else None, until_ms=word.until_ms, now_ms=word.ts_ms,
-            standing=standing,
+            state=word.state, side=word.side, until_ms=word.until_ms, now_ms=word.ts_ms, standing=standing,
+            streams=[f"{key.symbol} {key.timeframe} ({key.model})" for key in reached],
+            all_of_model=word.model if word.symbol is None else None,
         )  # fmt: skip
         hidden = {
             **_key(form)._asdict(), "id": word.id, "state": word.state, "side": word.side or "",
@@ -454,15 +455,15 @@ class Page:
             "actor": word.actor, "reason": word.reason,
         }  # fmt: skip
         html = self._render(
-            "confirm", session, title={"REDUCING": "Pause?", "HALTED": "Halt?", "ACTIVE": "Trade against the rules?"}[word.state],
-            now_ms=0, action="/page/override", yes=_DO[word.state], sentences=sentences, asked=form, hidden=hidden,
+            "confirm", session, title=_ASK[word.state], now_ms=0, action="/page/override", yes=_DO[word.state],
+            sentences=sentences, asked=form, hidden=hidden,
             errors=[error] if error else (), type_word=HALT_WORD if word.state == "HALTED" else "",
             back=views.stream_href(_key(form)) + "#override",
         )  # fmt: skip
         return Reply(422 if error else 200, html.encode(), (("Content-Type", HTML),))
 
     def _edit(self, form: Mapping[str, str], session: Session | None, errors: list[str]) -> Reply:
-        asked = {**_empty_form(), **form}
+        asked = {**_EMPTY_FORM, **form}
         back = views.stream_href(_key(form)) + "#override"
         html = self._render("edit", session, asked=asked, model=asked["model"], errors=errors, back=back, now_ms=0)
         return Reply(422, html.encode(), (("Content-Type", HTML),))
@@ -476,8 +477,8 @@ class Page:
         health = self._ports.health()
         return _templates().get_template(f"{name}.html.j2").render(
             session=session, csrf=self._sessions.token(session), fault=None if health.ready else health.reason,
-            event_time=self._event_time, live=(live if self._push else "poll") if live else "", version=version("regimegate"),
-            built=_built(), **values,
+            event_time=self._event_time, live=live and (live if self._push else "poll"), built=_built(),
+            version=version("regimegate"), **values,
         )  # fmt: skip
 
     def _message(self, refused: Refused) -> Reply:
@@ -498,16 +499,18 @@ _DONE = {
 }
 
 
-def _empty_form() -> dict[str, str]:
-    return {"state": "", "side": "", "scope": "stream", "hours": "4", "actor": "", "reason": "", "model": "", "symbol": "",
-            "timeframe": ""}  # fmt: skip
+_EMPTY_FORM = {
+    "state": "", "side": "", "scope": "stream", "hours": "4", "actor": "", "reason": "", "model": "", "symbol": "",
+    "timeframe": "",
+}  # fmt: skip
 
 
 def _fields(text: str) -> dict[str, str]:
     try:
         return dict(parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=40))
     except ValueError:
-        raise Refused(400, "The request cannot be read", "It is not percent-encoded UTF-8, or has too many parts.") from None
+        text = "It is not percent-encoded UTF-8, or has too many parts."
+        raise Refused(400, "The request cannot be read", text) from None
 
 
 def _key(form: Mapping[str, str]) -> StreamKey:
@@ -521,8 +524,8 @@ def _whole(text: str, default: int = 1) -> int:
 def _local(address: str) -> str:
     """Return an address on this site; `/` for any other, so that nobody is sent away from here.
 
-    >>> _local("/stream?model=m"), _local("//evil.example"), _local("https://evil.example/"), _local("/\\\\evil.example")
-    ('/stream?model=m', '/', '/', '/')
+    >>> [_local(a) for a in ("/stream?model=m", "//evil.example", "https://evil.example/", "/\\\\evil.example")]
+    ['/stream?model=m', '/', '/', '/']
     """
     try:
         parts = urlsplit(address)

@@ -21,6 +21,20 @@ from regime_service.report.page import number, span
 
 ROWS_MAX = 100
 """Streams of one kind on one page; the rest is a link away."""
+_PAUSING = frozenset(
+    [
+        "warm-up",
+        "stale",
+        "non-finite",
+        "schema-change",
+        "engine-error",
+        "operator",
+        "halt-ended",
+        "break-even",
+        "drawdown",
+    ]
+)
+"""Reasons that pause whatever the configuration. A decision does not say which of its reasons pause."""
 _WORST = ("HALTED", "REDUCING", "probation", "ACTIVE")
 
 
@@ -34,7 +48,17 @@ class Told(NamedTuple):
     exit: float
     size_factor: float
     reasons: Sequence[Reason]
+    """Those that decide; while paused, those that pause."""
+    besides: Sequence[Reason]
+    """While paused, those that by themselves would raise a threshold or make trades smaller."""
     resume: Resume | None
+
+    @property
+    def since_ms(self) -> int | None:
+        """Since when it is paused, as far as the reasons tell; None while it trades."""
+        if self.label not in ("REDUCING", "HALTED"):
+            return None
+        return min((reason.since_ms for reason in self.reasons), default=None)
 
 
 class Row(NamedTuple):
@@ -69,8 +93,14 @@ def told(sides: Sides) -> list[Told]:
 
 def _told(name: str, side: SideDecision) -> Told:
     shown = label(side)
+    reasons: list[Reason] = list(side.reasons)
+    besides: list[Reason] = []
+    if shown in ("REDUCING", "HALTED"):
+        pausing = [reason for reason in reasons if reason.code in _PAUSING]
+        # A rule that somebody set to pause (or wrote himself) is not in that list: then all of them stand first.
+        reasons, besides = (pausing, [r for r in reasons if r.code not in _PAUSING]) if pausing else (reasons, [])
     return Told(
-        name, shown, STATE_WORDS[shown], side.entry, side.exit, side.size_factor, side.reasons, side.resume
+        name, shown, STATE_WORDS[shown], side.entry, side.exit, side.size_factor, reasons, besides, side.resume
     )  # fmt: skip
 
 
@@ -79,7 +109,7 @@ def row(decision: Decision, now_ms: int | None) -> Row:
     found = told(decision.sides)
     would = told(decision.computed) if decision.computed is not None and decision.computed != decision.sides else []
     worst = min((t.label for t in found), key=_WORST.index)
-    since = [r.since_ms for t in found if t.label == worst for r in t.reasons[:1]]
+    since = [t.since_ms for t in found if t.since_ms is not None]
     until = decision.data_until_ms
     overdue = now_ms is not None and until is not None and now_ms - until > timeframe_ms(decision.timeframe) + 30_000
     return Row(
@@ -106,10 +136,11 @@ def board(decisions: Mapping[StreamKey, Decision], now_ms: int | None, *, page: 
         for r in paused
         for code in {reason.code for t in r.told if t.label in ("HALTED", "REDUCING") for reason in t.reasons}
     )
+    half = [r for r in paused if any(t.label in ("ACTIVE", "probation") for t in r.told)]
     return {
         "paused": paused[cut], "trading": trading[cut], "paused_count": len(paused), "trading_count": len(trading),
         "smaller": sum(r.worst == "probation" for r in trading), "total": len(decisions), "shown": len(rows),
-        "halted": sum(r.worst == "HALTED" for r in paused), "codes": codes.most_common(8), "page": page, "pages": pages,
+        "one_side": len(half), "codes": codes.most_common(8), "page": page, "pages": pages,
         "wanted": wanted,
     }  # fmt: skip
 
@@ -132,7 +163,7 @@ def stream(
         "row": row(decision, now_ms), "decision": decision, "explained": explained, "sides": sides,
         "price": drawing.price(history, source=f"close of {decision.symbol}"),
         "states": drawing.states(history), "thresholds": drawing.thresholds(history),
-        "heat": None if history.drift is None or not history.drift.names else drawing.heat(history.drift, changed, change),
+        "heat": drawing.heat(history.drift, changed, change) if history.drift and history.drift.names else None,
         "drift": history.drift, "why_no_drift": history.why_no_drift or "no feature has enough values",
         "reliability": drawing.reliability(bins, needed), "bins": bins, "chart": chart(history),
         "detectors": [_detector(d) for d in explained.get("detectors", ())],
@@ -170,7 +201,8 @@ def _detector(found: Mapping[str, Any]) -> dict[str, Any]:
     elif limit is None:
         verdict = "cannot judge: the reference is too short to justify a limit"
     else:
-        verdict = f"{found['level'] or ('alarm' if found['drift'] else 'calm')}: {number(statistic)}, limit {number(limit)}"
+        level = found["level"] or ("alarm" if found["drift"] else "calm")
+        verdict = f"{level}: {number(statistic)}, limit {number(limit)}"
     change = found["change"]
     words = None
     if change is not None:
@@ -196,22 +228,50 @@ def chart(history: History) -> dict[str, Any]:
 
 
 class Entry(NamedTuple):
-    """One line of the audit trail."""
+    """One line of the audit trail: what is different from the entry before."""
 
     version: int
     as_of_ms: int
     changes: Sequence[str]
-    """What is different from the entry before; empty for the oldest one read."""
-    told: Sequence[Told]
+    """State, thresholds, size."""
+    begun: Sequence[tuple[str, Reason]]
+    """(side, reason) that is given now and was not before; all of them for the first entry there is."""
+    over: Sequence[str]
+    renewed: Sequence[str]
+    """Codes of reasons that stand as before, with new figures."""
 
 
 def trail(decisions: Sequence[Decision], before: Decision | None) -> list[Entry]:
     """Return a page of the audit trail, newest first. `decisions` ascend; `before` is the one ahead of the first."""
     found = []
     for decision in decisions:
-        found.append(Entry(decision.version, decision.as_of_ms, _differences(before, decision), told(_said(decision))))
+        begun, over, renewed = _reasons(before, decision)
+        found.append(
+            Entry(decision.version, decision.as_of_ms, _differences(before, decision), begun, over, renewed)
+        )  # fmt: skip
         before = decision
     return found[::-1]
+
+
+def _reasons(before: Decision | None, after: Decision) -> tuple[list[tuple[str, Reason]], list[str], list[str]]:
+    begun: list[tuple[str, Reason]] = []
+    over: dict[str, list[str]] = {}
+    renewed: dict[str, None] = {}
+    for side in SIDES:
+        old = {r.code: r for r in _said(before).of(side).reasons} if before is not None else {}
+        new = {r.code: r for r in _said(after).of(side).reasons}
+        for code, reason in new.items():
+            if code not in old or old[code].since_ms != reason.since_ms:
+                same = next((i for i, (_, r) in enumerate(begun) if r == reason), None)
+                if same is None:
+                    begun.append((side, reason))
+                else:
+                    begun[same] = ("both", reason)
+            elif old[code] != reason:
+                renewed[code] = None
+        for code in old.keys() - new.keys():
+            over.setdefault(code, []).append(side)
+    return begun, [f"{code} ({' and '.join(sides)})" for code, sides in sorted(over.items())], list(renewed)
 
 
 def _said(decision: Decision) -> Sides:
@@ -244,7 +304,10 @@ def measured(reason: Reason) -> str:
     return f"{number(reason.value)}" + ("" if reason.limit is None else f" (limit {number(reason.limit)})")
 
 
-FILTERS = {"utc": utc, "ago": ago, "span": span, "number": number, "measured": measured}
+FILTERS = {"utc": utc, "ago": ago, "span": span, "number": number, "measured": measured,
+           "first_up": lambda text: text[:1].upper() + text[1:]}  # fmt: skip
 """What the templates may call."""
 
-__all__ = ["FILTERS", "Entry", "Row", "Told", "board", "chart", "measured", "row", "stream", "stream_href", "told", "trail"]
+__all__ = [
+    "FILTERS", "Entry", "Row", "Told", "board", "chart", "measured", "row", "stream", "stream_href", "told", "trail",
+]  # fmt: skip

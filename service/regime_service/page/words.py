@@ -15,8 +15,8 @@ STATE_WORDS = {
 DOES = {
     "REDUCING": "no new entries and no adds; entry orders that rest on the book are cancelled; exits stay free",
     "HALTED": "the bot places no order of its own any more, exits included; protective orders that are at the exchange "
-    "already stay there. It never ends in trading by itself: after it, the side is paused until the next candle has been "
-    "judged",
+    "already stay there. It never ends in trading by itself: after it, the side is paused until the next candle has "
+    "been judged",
     "ACTIVE": "the bot trades against the word of the rules. Faults of the data still pause it, and so does another "
     "operator's pause",
 }
@@ -44,7 +44,13 @@ def side_words(side: str | None) -> str:
 
 
 def override_sentences(
-    *, state: str, side: str | None, streams: Sequence[str], all_of_model: str | None, until_ms: int | None, now_ms: int,
+    *,
+    state: str,
+    side: str | None,
+    streams: Sequence[str],
+    all_of_model: str | None,
+    until_ms: int | None,
+    now_ms: int,
     standing: Sequence[str],
 ) -> list[str]:
     """Say what an override would do, before it is done.
@@ -73,7 +79,8 @@ def override_sentences(
     else:
         found.append(f"It begins at once and ends by itself at {utc(until_ms)} UTC ({ago(until_ms, now_ms)}).")
     if state == "ACTIVE" and standing:
-        found.append(f"You overrule: {listed(sorted(set(standing)), 6)}. Faults of the data among them are not overruled.")
+        codes = listed(sorted(set(standing)), 6)
+        found.append(f"You overrule: {codes}. Faults of the data among them are not overruled.")
     if state == "ACTIVE" and not standing:
         found.append("Nothing pauses it now, so this changes nothing until the rules say otherwise.")
     found.append("It is recorded in the audit trail, with the reason, the name and the key.")

@@ -45,8 +45,11 @@
     };
   }
   function axes(digits) {
+    function when(_u, found) {
+      return found.map(function (at) { var d = new Date(at * 1e3), h = d.getUTCHours(), m = d.getUTCMinutes(); return h || m ? two(h) + ":" + two(m) : two(d.getUTCMonth() + 1) + "-" + two(d.getUTCDate()); });
+    }
     var ink = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-    return [Object.assign({}, ink), Object.assign({ size: 64, values: digits && function (_u, found) { return found.map(function (v) { return v.toFixed(digits); }); } }, ink)];
+    return [Object.assign({ values: when }, ink), Object.assign({ size: 64, values: digits && function (_u, found) { return found.map(function (v) { return v.toFixed(digits); }); } }, ink)];
   }
   function steps(data) {
     var edges = {};
@@ -82,6 +85,13 @@
     }
     var line = colour("--ink"), blue = colour("--blue"), amber = colour("--amber"), when = { label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" };
     place(".chart-price", 260, { axes: axes(0), series: [when, { label: "price", stroke: line, width: 1.2, points: { show: false } }], hooks: { drawClear: [shade(data)] } }, [data.times, data.closes]);
+    var figure = document.querySelector(".chart-price .chart");
+    if (figure) {
+      var hint = document.createElement("p");
+      hint.className = "chart-hint";
+      hint.textContent = "Drag over a chart to look closer, double-click to go back.";
+      figure.after(hint);
+    }
     var stepped = { paths: uPlot.paths.stepped({ align: 1 }), points: { show: false }, width: 2 };
     place(".chart-thresholds", 200, { axes: axes(2), series: [when].concat([["enter long", blue], ["enter short", blue, [6, 4]], ["leave long", amber], ["leave short", amber, [6, 4]]].map(function (w) {
       return Object.assign({ label: w[0], stroke: w[1], dash: w[2] }, stepped);
@@ -89,18 +99,25 @@
   }
 
   /* --- news --- */
+  var shown = new Map();
+  function plain(text) { return text.replace(/\([^()]*(ago|now|in [^()]*)\)/g, ""); }
+  function remember(one, html, text) { shown.set(one.id, { html: html, text: plain(text) }); }
   function renew(text) {
     var fresh = new DOMParser().parseFromString(text, "text/html"), chart = false;
     document.querySelectorAll("[id^=live]").forEach(function (old) {
-      var now = fresh.getElementById(old.id);
-      if (!now || old.dataset.was === now.innerHTML) { return; }
-      if (old.contains(document.activeElement) && document.activeElement !== document.body) { return; }
+      var now = fresh.getElementById(old.id), was = shown.get(old.id);
+      if (!now || was.html === now.innerHTML) { return; }
+      // Whoever is in it with the keyboard stays where he is.
+      var able = "a, button, input, summary, [tabindex]", here = Array.from(old.querySelectorAll(able)), at = here.indexOf(document.activeElement), mark = at < 0 ? null : document.activeElement.getAttribute("href");
       var open = Array.from(old.querySelectorAll("details")).map(function (d) { return d.open; });
-      var was = now.innerHTML, plain = old.textContent.replace(/\([^()]*(ago|now|in [^()]*)\)/g, ""), next = now.textContent.replace(/\([^()]*(ago|now|in [^()]*)\)/g, "");
+      remember(old, now.innerHTML, now.textContent);
       old.replaceChildren.apply(old, Array.from(now.childNodes));
-      old.dataset.was = was;
       old.querySelectorAll("details").forEach(function (d, i) { d.open = !!open[i]; });
-      if (plain !== next) { old.classList.remove("fresh"); void old.offsetWidth; old.classList.add("fresh"); }
+      if (at >= 0) {
+        var there = Array.from(old.querySelectorAll(able)), same = there.filter(function (one) { return mark !== null && one.getAttribute("href") === mark; })[0] || there[at];
+        if (same) { same.focus({ preventScroll: true }); }
+      }
+      if (was.text !== shown.get(old.id).text) { old.classList.remove("fresh"); void old.offsetWidth; old.classList.add("fresh"); }
       chart = chart || old.hasAttribute("data-chart");
     });
     document.title = fresh.title;
@@ -137,7 +154,7 @@
   function soon() { if (due === null) { due = setTimeout(function () { due = null; look(); }, 400); } }
   function poll() { if (!document.hidden) { look(); } }
 
-  document.documentElement.classList.add("scripted");
+  document.querySelectorAll("[id^=live]").forEach(function (one) { remember(one, one.innerHTML, one.textContent); });
   draw();
   ages();
   if (live) {
