@@ -203,7 +203,8 @@ class Page:
             query = f"?{asked.query}" if asked.query else ""
             return self._login_page(asked.path + query, status=200 if asked.path == "/" else 401)
         wanted = _fields(asked.query)
-        shown = self._board(wanted, session) if asked.path == "/" else await self._stream(wanted, session)
+        # In a thread: bots are answered meanwhile.
+        shown = await asyncio.to_thread(self._board if asked.path == "/" else self._stream, wanted, session)
         etag = f'W/"{hashlib.sha256(shown.encode()).hexdigest()[:32]}"'
         if asked.headers.get("if-none-match") == etag:
             return Reply(304, b"", (("ETag", etag),))
@@ -219,22 +220,22 @@ class Page:
         shadow = any(decision.mode == "shadow" for decision in decisions.values())
         return self._render("board", session, b=shown, shadow=shadow, now_ms=now_ms, live="/v1/stream")
 
-    async def _stream(self, query: Mapping[str, str], session: Session | None) -> str:
+    def _stream(self, query: Mapping[str, str], session: Session | None) -> str:
         key = StreamKey(query.get("model", ""), query.get("symbol", ""), query.get("timeframe", ""))
         decision = self._known(key)
         candles = _whole(query.get("candles", ""), SPANS[1])
         if candles not in SPANS:
             candles = SPANS[1]
-        explained = await asyncio.to_thread(self._explain, key)
-        history = await asyncio.to_thread(self._histories.of, decision, candles)
+        explained = self._explain(key)
+        history = self._histories.of(decision, candles)
         below = min(_whole(query.get("before", ""), decision.version + 1), decision.version + 1)
-        trail = await asyncio.to_thread(self._ports.decisions, key, max(below - TRAIL_ROWS - 2, 0), TRAIL_ROWS + 1)
+        trail = self._ports.decisions(key, max(below - TRAIL_ROWS - 2, 0), TRAIL_ROWS + 1)
         trail = [d for d in trail if d.version < below]
         before = trail.pop(0) if len(trail) > TRAIL_ROWS else None
         newer = views.stream_href(key, before=below + TRAIL_ROWS) if below <= decision.version else None
         now_ms = decision.as_of_ms if self._event_time else self._minute_ms()
         shown = views.stream(decision, explained, history, None if self._event_time else now_ms, candles)
-        overrides = (await asyncio.to_thread(self._ports.overrides)).values()
+        overrides = self._ports.overrides().values()
         return self._render(
             "stream", session, s=shown, now_ms=now_ms, live="/v1/stream?" + urlencode(key._asdict()),
             trail=views.trail(trail, before), newer=newer,

@@ -21,19 +21,8 @@ from regime_service.report.page import number, span
 
 ROWS_MAX = 100
 """Streams of one kind on one page; the rest is a link away."""
-_PAUSING = frozenset(
-    [
-        "warm-up",
-        "stale",
-        "non-finite",
-        "schema-change",
-        "engine-error",
-        "operator",
-        "halt-ended",
-        "break-even",
-        "drawdown",
-    ]
-)
+_FAULTS = frozenset(("warm-up", "stale", "non-finite", "schema-change", "engine-error"))
+_PAUSING = _FAULTS | {"operator", "halt-ended", "break-even", "drawdown"}
 """Reasons that pause whatever the configuration. A decision does not say which of its reasons pause."""
 _WORST = ("HALTED", "REDUCING", "probation", "ACTIVE")
 
