@@ -47,7 +47,7 @@ def _svg(height: float, label: str, parts: Sequence[str], *, width: int = WIDTH)
 def time_ticks(start_ms: int, end_ms: int, most: int = 8) -> list[tuple[int, str]]:
     """Return round times between two, with what stands at them.
 
-    >>> time_ticks(0, 4 * 3_600_000, most=2)
+    >>> time_ticks(0, 5 * 3_600_000, most=2)
     [(0, '01-01'), (10800000, '03:00')]
     """
     step_ms = next((step for step in _STEPS_MS if (end_ms - start_ms) / step <= most), _STEPS_MS[-1])
@@ -83,6 +83,12 @@ def _time_axis(x: _Axis, start_ms: int, end_ms: int, top: float, bottom: float) 
     return parts
 
 
+def _seen(at: str, to: str) -> tuple[float, str]:
+    """Width and beginning of a rectangle that can be seen, however short its time was."""
+    wide = float(to) - float(at)
+    return (wide, at) if wide >= 3 else (3.0, f"{min(float(at), WIDTH - RIGHT - 3):g}")
+
+
 def _value_axis(y: _Axis, ticks: Sequence[float], *, digits: str = "{:g}") -> list[str]:
     parts = []
     for value in ticks:
@@ -107,7 +113,7 @@ def price(history: History, *, source: str) -> Markup | None:
         for span in history.spans[side]:
             if span.state in ("REDUCING", "HALTED"):
                 at, to = x(span.since_ms), x(span.until_ms)
-                wide = max(float(to) - float(at), 1.0)
+                wide, at = _seen(at, to)
                 parts.append(
                     f'<rect class="veil {span.state}" x="{at}" y="{top:g}" width="{wide:g}" height="{bottom - top:g}"/>'
                 )
@@ -134,7 +140,7 @@ def states(history: History) -> Markup:
         paused_ms = 0
         for span in history.spans[side]:
             at, to = x(span.since_ms), x(span.until_ms)
-            wide = max(float(to) - float(at), 1.0)
+            wide, at = _seen(at, to)
             parts.append(
                 f'<rect class="band {span.state}" x="{at}" y="{top}" width="{wide:g}" height="24">'
                 f"<title>{side}: {_told(span)}</title></rect>"

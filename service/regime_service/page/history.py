@@ -194,7 +194,8 @@ class Histories:
         for i, decision in enumerate(trail):
             since_ms = max(decision.as_of_ms, start_ms)
             until_ms = min(trail[i + 1].as_of_ms, end_ms) if i + 1 < len(trail) else end_ms
-            if until_ms <= since_ms:
+            # What was said this moment has no length yet, and is what somebody looks for.
+            if until_ms < since_ms or (until_ms == since_ms and i + 1 < len(trail)):
                 continue
             for side in SIDES:
                 told, spans = (decision.computed or decision.sides).of(side), found[side]

@@ -50,7 +50,11 @@ from regime_service.stores.rows import new_ulid
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-HTML = "text/html; charset=utf-8"
+_HTML_HEADERS = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    # With the door's own `no-referrer` browsers send `Origin: null` with a form, and the door takes that for a stranger.
+    ("Referrer-Policy", "same-origin"),
+)
 FORM = "application/x-www-form-urlencoded"
 _CSS, _SCRIPT, _PLAIN = "text/css; charset=utf-8", "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
 ASSETS = {
@@ -199,7 +203,7 @@ class Page:
             if asked.headers.get("sec-fetch-site") == "cross-site":
                 # Somebody followed a link: his browser keeps the cookie back (SameSite=Strict) until our own page asks.
                 html = '<!doctype html><meta http-equiv="refresh" content="0"><title>regimegate</title><p>One moment.'
-                return Reply(200, html.encode(), (("Content-Type", HTML),))
+                return Reply(200, html.encode(), _HTML_HEADERS)
             query = f"?{asked.query}" if asked.query else ""
             return self._login_page(asked.path + query, status=200 if asked.path == "/" else 401)
         wanted = _fields(asked.query)
@@ -208,7 +212,7 @@ class Page:
         etag = f'W/"{hashlib.sha256(shown.encode()).hexdigest()[:32]}"'
         if asked.headers.get("if-none-match") == etag:
             return Reply(304, b"", (("ETag", etag),))
-        return Reply(200, shown.encode(), (("Content-Type", HTML), ("ETag", etag)))
+        return Reply(200, shown.encode(), (*_HTML_HEADERS, ("ETag", etag)))
 
     def _board(self, query: Mapping[str, str], session: Session | None) -> str:
         decisions = self._ports.board.now.decisions
@@ -316,7 +320,7 @@ class Page:
     def _login_page(self, to: str, *, status: int, wrong: str = "", retry_s: int | None = None) -> Reply:
         headers = () if retry_s is None else (("Retry-After", str(retry_s)),)
         html = self._render("login", None, next=_local(to), wrong=wrong, now_ms=0)
-        return Reply(status, html.encode(), (("Content-Type", HTML), *headers))
+        return Reply(status, html.encode(), (*_HTML_HEADERS, *headers))
 
     # --- the operator's word ---
 
@@ -365,10 +369,10 @@ class Page:
                 f"{standing.model}, {whom} (“{standing.reason}”).",
                 after, "It is recorded in the audit trail.",
             ],
-            asked={}, errors=(), hidden={"id": standing.id, "back": _local(form.get("back", "/"))}, type_word="",
-            back=_local(form.get("back", "/")),
+            asked=_EMPTY_FORM, errors=(), type_word="", back=_local(form.get("back", "/")),
+            hidden={"id": standing.id, "back": _local(form.get("back", "/"))},
         )  # fmt: skip
-        return Reply(200, html.encode(), (("Content-Type", HTML),))
+        return Reply(200, html.encode(), _HTML_HEADERS)
 
     async def _end(self, asked: Asked, form: Mapping[str, str]) -> Reply:
         session = self._commander(asked, form)
@@ -461,13 +465,13 @@ class Page:
             errors=[error] if error else (), type_word=HALT_WORD if word.state == "HALTED" else "",
             back=views.stream_href(_key(form)) + "#override",
         )  # fmt: skip
-        return Reply(422 if error else 200, html.encode(), (("Content-Type", HTML),))
+        return Reply(422 if error else 200, html.encode(), _HTML_HEADERS)
 
     def _edit(self, form: Mapping[str, str], session: Session | None, errors: list[str]) -> Reply:
         asked = {**_EMPTY_FORM, **form}
         back = views.stream_href(_key(form)) + "#override"
         html = self._render("edit", session, asked=asked, model=asked["model"], errors=errors, back=back, now_ms=0)
-        return Reply(422, html.encode(), (("Content-Type", HTML),))
+        return Reply(422, html.encode(), _HTML_HEADERS)
 
     def _operator_ms(self, model: str) -> int:
         return self._ports.event_now_ms(model) if self._event_time else self._ports.now_ms()
@@ -487,7 +491,7 @@ class Page:
             "message", None, title=refused.title, text=refused.text, back=refused.back, back_words=refused.back_words,
             now_ms=0,
         )  # fmt: skip
-        return Reply(refused.status, html.encode(), (("Content-Type", HTML),))
+        return Reply(refused.status, html.encode(), _HTML_HEADERS)
 
 
 class _LogIn(Exception):

@@ -247,20 +247,24 @@ def _reasons(before: Decision | None, after: Decision) -> tuple[list[tuple[str, 
     over: dict[str, list[str]] = {}
     renewed: dict[str, None] = {}
     for side in SIDES:
-        old = {r.code: r for r in _said(before).of(side).reasons} if before is not None else {}
-        new = {r.code: r for r in _said(after).of(side).reasons}
-        for code, reason in new.items():
-            if code not in old or old[code].since_ms != reason.since_ms:
-                same = next((i for i, (_, r) in enumerate(begun) if r == reason), None)
-                if same is None:
-                    begun.append((side, reason))
+        old = {_one(r): r for r in _said(before).of(side).reasons} if before is not None else {}
+        new = {_one(r): r for r in _said(after).of(side).reasons}
+        for one, reason in new.items():
+            if one not in old or old[one].since_ms != reason.since_ms:
+                if (SIDES[0], reason) in begun:
+                    begun[begun.index((SIDES[0], reason))] = ("both", reason)
                 else:
-                    begun[same] = ("both", reason)
-            elif old[code] != reason:
-                renewed[code] = None
-        for code in old.keys() - new.keys():
-            over.setdefault(code, []).append(side)
-    return begun, [f"{code} ({' and '.join(sides)})" for code, sides in sorted(over.items())], list(renewed)
+                    begun.append((side, reason))
+            elif old[one] != reason:
+                renewed[reason.code] = None
+        for one in old.keys() - new.keys():
+            over.setdefault(old[one].code, []).append(side)
+    return begun, [f"{code} ({' and '.join(dict.fromkeys(s))})" for code, s in sorted(over.items())], list(renewed)
+
+
+def _one(reason: Reason) -> tuple[str, str]:
+    """What makes two reasons the same one: a rule has one, operators may have many."""
+    return (reason.code, reason.text if reason.code == "operator" else "")
 
 
 def _said(decision: Decision) -> Sides:
@@ -270,6 +274,15 @@ def _said(decision: Decision) -> Sides:
 def _differences(before: Decision | None, after: Decision) -> list[str]:
     if before is None:
         return []
+    whole = [
+        words
+        for words, was, now in (
+            ("another reference is in force", before.reference_id, after.reference_id),
+            ("another configuration judges", before.policy_id, after.policy_id),
+            (f"mode: {after.mode}", before.mode, after.mode),
+        )
+        if was != now
+    ]
     per_side = []
     for side in SIDES:
         old, new = _said(before).of(side), _said(after).of(side)
@@ -278,12 +291,12 @@ def _differences(before: Decision | None, after: Decision) -> list[str]:
             parts.append(f"{STATE_WORDS[label(old)]} → {STATE_WORDS[label(new)]}")
         for name, was, now in (("entry", old.entry, new.entry), ("exit", old.exit, new.exit),
                                ("size", old.size_factor, new.size_factor)):  # fmt: skip
-            if was != now:
+            if was != now and not (name == "size" and 0 in (was, now)):
                 parts.append(f"{name} {was:.2f} → {now:.2f}")
         per_side.append(parts)
     if per_side[0] == per_side[1]:
-        return [f"both: {part}" for part in per_side[0]]
-    return [f"{side}: {part}" for side, parts in zip(SIDES, per_side, strict=True) for part in parts]
+        return [*whole, *(f"both: {part}" for part in per_side[0])]
+    return whole + [f"{side}: {part}" for side, parts in zip(SIDES, per_side, strict=True) for part in parts]
 
 
 def measured(reason: Reason) -> str:
