@@ -32,8 +32,9 @@ kind = "calibrated"
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser(need: Callable[[object, str], None]) -> Iterator[Browser]:
+    """A browser of this test alone: while it lives, Playwright's event loop runs in this thread."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     need(program, "there is no chromium here: apt install chromium")
     with sync_playwright() as playwright:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 _HTML_HEADERS = (
     ("Content-Type", "text/html; charset=utf-8"),
-    # With the door's own `no-referrer` browsers send `Origin: null` with a form, and the door takes that for a stranger.
+    # With the `no-referrer` of the door a browser sends `Origin: null` with a form, and is taken for a stranger.
     ("Referrer-Policy", "same-origin"),
 )
 FORM = "application/x-www-form-urlencoded"
