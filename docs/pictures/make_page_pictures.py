@@ -25,7 +25,7 @@ def main() -> int:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         try:
-            address = next(line.split()[4].rstrip(".") for line in demo.stdout if "The service stays up at" in line)
+            address = next(line.split()[5].rstrip(".") for line in demo.stdout if "The service stays up at" in line)
             take(browser, address.removesuffix("."))
         finally:
             demo.terminate()
