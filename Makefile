@@ -35,7 +35,7 @@ COVERAGE = --cov --cov-report=term
 
 .PHONY: help
 help: ## List what can be done (this is also what `make` alone does)
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # --- install -----------------------------------------------------------------------------------------------------
 
@@ -89,8 +89,8 @@ demo: setup ## Start the service with a made market and show it at work (ONCE=1:
 # --- check -------------------------------------------------------------------------------------------------------
 
 # One thread each: the tests already use every core, and sums must not depend on how many there are.
-test unit bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
-test unit bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
+test unit fuzz bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
+test unit fuzz bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
 test unit bench bench-detection bench-outcomes: export MPLBACKEND = Agg
 
 .PHONY: test
@@ -115,8 +115,12 @@ unit: $(VENV)/.stamp-dev ## The tests alone, without coverage (JOBS=0 ARGS='-k a
 	$(PYTEST) $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.stamp-dev ## The benchmarks in tests/bench
+bench: $(VENV)/.stamp-dev bench-http ## The benchmarks in tests/bench
 	$(PY) -m pytest tests/bench -s $(ARGS)
+
+.PHONY: bench-http
+bench-http: $(VENV)/.stamp-dev ## The HTTP door beside a bare server: requests, push, hostile clients, start (ONLY=get,post)
+	@$(PY) tests/bench/bench_http.py $(if $(ONLY),--only $(ONLY))
 
 # frouros needs an older numpy than ours, so it lives in an environment of its own. Where it cannot be installed the
 # bench says so and goes on: it is a peer to compare with, nothing of ours needs it.
@@ -147,9 +151,32 @@ torture: $(VENV)/.stamp-dev ## Kill the service 1,000 times while bots send even
 	$(PY) tests/torture/sigkill.py --kills $(or $(KILLS),1000) $(ARGS)
 	$(PY) tests/torture/sigkill.py --kills 30 --control ack-early
 
+.PHONY: torture-postgres
+torture-postgres: $(VENV)/.stamp-dev ## The same on a PostgreSQL store, whose server dies as well, and two that must lose
+	$(PY) tests/torture/sigkill.py --store postgres --kills $(or $(KILLS),200) $(ARGS)
+	$(PY) tests/torture/sigkill.py --store postgres --kills 30 --control ack-early
+	$(PY) tests/torture/sigkill.py --store postgres --kills 30 --control no-sync
+
+.PHONY: replay-million
+replay-million: $(VENV)/.stamp-dev ## A million events live, with restarts, and the same out of the log (EVENTS=n)
+	$(PY) tests/torture/million.py --events $(or $(EVENTS),1000000) $(ARGS)
+
+.PHONY: mutants
+mutants: $(VENV)/.stamp-dev ## Break the gate, the stores and the lease in small ways: do the tests see it? (SAMPLE=n each)
+	$(PY) tests/torture/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) $(ARGS)
+
+.PHONY: bench-start
+bench-start: $(VENV)/.stamp-dev ## From SIGKILL to the first word and the first right answer
+	$(PY) tests/bench/bench_start.py $(ARGS)
+
 .PHONY: faults
 faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of; prints what came of each
 	@$(PY) tests/torture/faults.py
+
+# RUNS beside the model (tests/fuzz/stateful.py), N mutated requests, and schemathesis; ARGS='--only mutation --seed 5'.
+.PHONY: fuzz
+fuzz: $(VENV)/.stamp-dev ## A million mutated requests, schemathesis, and any order of calls beside a model (N=n RUNS=n)
+	@$(PY) tests/fuzz/fuzz.py --requests $(or $(N),1000000) --runs $(or $(RUNS),10000) $(ARGS)
 
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from regime.errors import CallerError, CorruptionError, FieldError
-from regime.events import LABEL_LENGTH_MAX, AnyEvent, Candle, Command, Event, Observation, Ohlcv, Trade
+from regime.events import LABEL_LENGTH_MAX, TS_MS_MAX, AnyEvent, Candle, Command, Event, Observation, Ohlcv, Trade
 from regime.timeframe import timeframe_ms
 
 FEATURES_MAX = 4096
@@ -27,10 +27,16 @@ FEATURES_MAX = 4096
 ERRORS_MAX = 20
 """Errors named in one answer; the rest is counted."""
 
+FINE_NAMES_MAX = 16_384
+"""Names of features remembered as fine: a bot sends the same ones with every candle."""
+PROFIT_RATIO_MAX = 1e6
+"""Larger figures are no ratio of anything, and a sum of them overflows."""
+
 E = TypeVar("E", bound=Event)
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+_FINE_NAMES: set[str] = set()
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -111,9 +117,13 @@ def _check(event: Event) -> Iterator[FieldError]:
     timeframe = getattr(event, "timeframe", None)
     if timeframe is not None:
         try:
-            timeframe_ms(timeframe)
+            length_ms = timeframe_ms(timeframe)
         except ValueError as error:
             yield FieldError("timeframe", str(error))
+        else:
+            # Its close becomes the stream's time, and that the time of Ticks and commands: the log must hold it.
+            if isinstance(event, Observation | Candle) and event.ts_ms + length_ms > TS_MS_MAX:
+                yield FieldError("timeframe", f"a candle of {timeframe} that opens at {event.ts_ms} closes after 2099")
     match event:
         case Observation():
             yield from _check_features(event.features)
@@ -124,6 +134,8 @@ def _check(event: Event) -> Iterator[FieldError]:
         case Trade():
             if event.opened_ms > event.closed_ms:
                 yield FieldError("opened_ms", f"is after closed_ms ({event.opened_ms} > {event.closed_ms})")
+            if abs(event.profit_ratio) > PROFIT_RATIO_MAX:
+                yield FieldError("profit_ratio", f"is no ratio: {event.profit_ratio:g} (0.01 is a profit of 1 %)")
         case Command():
             if event.action == "set" and event.state is None:
                 yield FieldError("state", "is missing: ACTIVE, REDUCING or HALTED")
@@ -133,11 +145,20 @@ def _check_features(features: dict[str, float | None]) -> Iterator[FieldError]:
     if len(features) > FEATURES_MAX:
         yield FieldError("features", f"{len(features)} features; at most {FEATURES_MAX} are accepted")
         return
+    if features.keys() <= _FINE_NAMES:
+        return
+    faulty = False
     for name in features:
         if not 0 < len(name) <= LABEL_LENGTH_MAX or _CONTROL.search(name):
+            faulty = True
             yield FieldError(
                 f"features.{name[:40]!r}", f"a feature name has 1 to {LABEL_LENGTH_MAX} characters, none of control"
             )
+
+    if not faulty:
+        if len(_FINE_NAMES) + len(features) > FINE_NAMES_MAX:
+            _FINE_NAMES.clear()
+        _FINE_NAMES.update(features)
 
 
 def _check_prices(candle: Ohlcv, prefix: str) -> Iterator[FieldError]:

@@ -132,8 +132,11 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     models: dict[str, ModelConfig] = msgspec.field(default_factory=dict)
 
     def rows_per_false_alarm(self, timeframe_ms: int, share: float) -> float:
-        """Return the candles between two false alarms that one stream may afford for a `share` of its budget."""
-        return self.false_alarm_days * 86_400_000 / timeframe_ms * self.streams_expected / share
+        """Return the candles between two false alarms that one stream may afford for a `share` of its budget.
+
+        At least 1: candles of months may be longer than the whole budget, and then any of them may be a false alarm.
+        """
+        return max(1.0, self.false_alarm_days * 86_400_000 / timeframe_ms * self.streams_expected / share)
 
     def model(self, name: str) -> ModelConfig:
         """Return the section of model `name`, or the defaults."""

@@ -256,10 +256,12 @@ class Fleet:
             case Command(action="retry" | "drop"):
                 pass  # It is about what one stream has been through; nothing for those that come later.
             case Command():
-                now_ms = self._clock_ms(event.model)
                 rest = [command for command in model.commands if command.id != event.id]
-                alive = [command for command in rest if command.until_ms is None or command.until_ms > now_ms]
-                model.commands = [*alive, event] if event.action == "set" else alive
+                if self._config.clock == "wall":
+                    # On event time what is over for one stream may not be for another that joins at an earlier time.
+                    now_ms = self._clock_ms(event.model)
+                    rest = [command for command in rest if command.until_ms is None or command.until_ms > now_ms]
+                model.commands = [*rest, event] if event.action == "set" else rest
             case Recalibrated() if event.symbol is None or event.timeframe is None:
                 scope = (event.symbol, event.timeframe)
                 # One for the whole model replaces all; another one only its like.

@@ -246,7 +246,8 @@ class Policy:
             if standing.vote.earliest_ms is not None:
                 earliest.append(standing.vote.earliest_ms)
         for override in stops:
-            lift.append(f"an operator ends override {override.id}")
+            timed = "" if override.until_ms is None else ", or its time is up"
+            lift.append(f"an operator ends override {override.id}{timed}")
             if override.until_ms is not None:
                 earliest.append(override.until_ms)
         if state.awaiting_observation:

@@ -20,7 +20,7 @@ from regime.config import EngineConfig
 from regime.decision import Decision
 from regime.edge import Edge
 from regime.engine import Engine, find_limits
-from regime.errors import CorruptionError, OperatorError, Unavailable
+from regime.errors import CorruptionError, OperatorError, RegimeError, Unavailable
 from regime.events import SIDES, AnyEvent, Command, Recalibrated, Side, StreamKey
 from regime.fleet import Fleet
 from regime.outcomes import wilson_interval, win_rate, wins
@@ -28,13 +28,14 @@ from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
 from regime_service.apart import reference_apart
+from regime_service.archive.filling import Archiver
 from regime_service.board import Board
 from regime_service.clock import GuardedClock
 from regime_service.http import operations
-from regime_service.http.api import create_app
+from regime_service.http.api import Application, create_app
 from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.keys import KeyRing
-from regime_service.metrics import Counters, RegimeCollector, exposition
+from regime_service.metrics import Counters, RegimeCollector, Traffic, exposition
 from regime_service.page import mount
 from regime_service.page.history import Histories
 from regime_service.page.routes import Page
@@ -42,8 +43,10 @@ from regime_service.page.sessions import Sessions
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.retention import LOOK_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
+from regime_service.runners.recovery import RecoveryFailed
+from regime_service.runners.rehearsal import rehearse
 from regime_service.settings import Settings, child_environment
-from regime_service.stores import DeadLetter, StoreFailed, StoreUnreachable
+from regime_service.stores import DeadLetter, StoreFailed, StoreUnreachable, group
 from regime_service.stores.opening import open_store
 
 log = logging.getLogger("regimegate")
@@ -53,9 +56,13 @@ FAREWELL_S = 2.0
 """How long a service whose store failed keeps answering 503 with the reason before it ends itself."""
 
 
-STUCK_S = 10.0
-"""How long the writer may take for one group before nobody is told ACTIVE any more: while it hangs, nothing goes stale.
-Fewer than 60, the lease of an answer; more than any healthy disk takes."""
+STUCK_S = 0.8
+"""How long the writer may stand still before nobody is told anything any more: while it hangs, nothing goes stale. It
+costs little to be wrong: bots keep the answer they hold until its lease is over, and nothing is ended."""
+REHEARSE_FROM = 2
+"""Starts in a row that did not come to an end, after which the next one is tried in a process of its own first."""
+STARTS_MAX = 8
+"""Starts in a row after which not a single event was judged: then another one would end like them."""
 WATCH_EVERY_S = 0.25
 """How often it is looked whether the writer thread lives."""
 UNREACHABLE_S = 10.0
@@ -67,10 +74,11 @@ LOOK_S = 2.0
 class Service:
     """One installation: store, runner, board, HTTP application.
 
-    A store that cannot be written does not stop the service from starting: it then answers 503 with the reason, so
-    that a supervisor's restarts end there and not in a loop. A database that does not answer may be there soon: then it
-    ends after a while (`unreachable`), for no connection is ever opened again in one life. What only a person can mend
-    (another service holds the file, a newer file, a wrong setting) raises `OperatorError`.
+    What cannot start does not end: it answers 503 with the reason, so that a supervisor's restarts end there and not in
+    a loop. That goes for a store that cannot be written or read, for a log that cannot be judged, and for starts that
+    died again and again. A database that does not answer may be there soon: then it ends after a while (`unreachable`),
+    for no connection is ever opened again in one life. What only a person can mend (another service holds the file, a
+    newer file, a wrong setting) raises `OperatorError`.
     """
 
     def __init__(self, settings: Settings, *, now_ms: Callable[[], int] | None = None) -> None:
@@ -78,21 +86,42 @@ class Service:
         self.config: EngineConfig = settings.engine
         self.board = Board()
         self.counters = Counters()
+        self.traffic = Traffic()
         self.keys = KeyRing(settings.keys_path())
         self._now_ms = now_ms or GuardedClock().now_ms
         self._runner: EmbeddedRunner | None = None
+        self._starting: EmbeddedRunner | None = None
+        self._stopped = False
         self._epoch = ""
         self._cannot_start: str | None = None
         self.unreachable = False
         self._store: Any = None
+        self._archiver: Archiver | None = None
+        self._events = 0
         self.size = StoreSize(0, 0, None)
         self.on_failure: Callable[[str], None] = lambda reason: None
 
     def start(self) -> None:
         """Open the store, restore the state, begin to take events."""
+        self.open()
+        self.recover()
+
+    def open(self) -> None:
+        """Open the store: what a person must mend is said before anything else is done."""
         try:
             self._store = open_store(self.settings.store.where)
-            self._epoch = self._store.epoch
+            self._epoch, self._events = self._store.epoch, self._store.last_seq()
+        except (StoreFailed, CorruptionError) as error:
+            self._refuse(error)
+
+    def recover(self) -> None:
+        """Restore the state and begin to take events; blocks as long as that takes. `health` says how far it is.
+
+        Does nothing where that was done, or cannot be.
+        """
+        if self._cannot_start is not None or self._runner is not None:
+            return
+        try:
             runner = EmbeddedRunner(
                 self._store,
                 self.config,
@@ -101,15 +130,60 @@ class Service:
                 now_ms=self._now_ms,
                 queue_max=self.settings.server.queue_max,
                 snapshot_every=self.settings.store.snapshot_every,
+                snapshots=self._rehearsed(),
                 on_failure=self._failed,
             )
+            self._starting = runner
+            if self._stopped:
+                return
             runner.start()
             self._runner = runner
+            self._keep_archive()
             self.look_after_store()
-        except (StoreFailed, CorruptionError) as error:
-            self._cannot_start = str(error)
-            self.unreachable = isinstance(error, StoreUnreachable)
-            log.critical("the store cannot be used, every request is answered with 503: %s", error)
+        except OperatorError:
+            raise
+        except Unavailable:
+            return  # It was told to stop meanwhile.
+        except Exception as error:
+            self._refuse(error)
+
+    def _keep_archive(self) -> None:
+        folder = self.settings.archive_folder()
+        if self.settings.archive.enabled and folder is not None:
+            self._archiver = Archiver(self.settings.store.where, folder, every_s=self.settings.archive.every_s)
+            self._archiver.start()
+
+    def _rehearsed(self) -> bool:
+        """Whether snapshots may be restored. Raises `RecoveryFailed` where this start would end as those before it."""
+        unfinished = self._store.unfinished_starts
+        if unfinished >= STARTS_MAX:
+            raise RecoveryFailed(
+                f"the last {unfinished} starts ended before a single event was judged, so this one judges nothing. "
+                "Look into the log of the service for what ended them; mend it, stop this one and start it again"
+            )
+        if unfinished < REHEARSE_FROM:
+            return True
+        log.warning("the last %d starts did not come to an end; this one is rehearsed first", unfinished)
+        where = self.settings.store.where
+        death = rehearse(where, self.config)
+        if death is not None and death.seq == 0:
+            log.error("restoring the newest snapshot ends this program (%s): the log is replayed instead", death.how)
+            death = rehearse(where, self.config, snapshots=False)
+            if death is None:
+                return False
+        if death is not None:
+            at = "reading the store" if death.seq is None else f"judging event {death.seq} of the log"
+            raise RecoveryFailed(
+                f"{at} ends this program ({death.how}), as it did in the last {unfinished} starts. Nothing is lost. Go "
+                "back to the version or the configuration that could, give it more memory, or report this"
+            )
+        return True
+
+    def _refuse(self, error: Exception) -> None:
+        said = str(error) if isinstance(error, RegimeError) else f"it cannot start: {type(error).__name__}: {error}"
+        self._cannot_start = said
+        self.unreachable = isinstance(error, StoreUnreachable)
+        log.critical("every request is answered with 503: %s", said, exc_info=not isinstance(error, RegimeError))
 
     def writer_failed(self) -> str | None:
         """Return why nothing can be written any more; None while all is well, and where nothing ever could be."""
@@ -135,10 +209,22 @@ class Service:
 
     def stop(self) -> None:
         """Drain the queue, write a snapshot, close the store."""
+        self.interrupt()
+        if self._archiver is not None:
+            self._archiver.stop()
         if self._runner is not None:
             self._runner.stop()
         elif self._store is not None:
+            # It was ended in order: the next start is a person's, and is to be tried.
+            with contextlib.suppress(RegimeError), group(self._store):
+                self._store.started()
             self._store.close()
+
+    def interrupt(self) -> None:
+        """End a `recover` that is under way in another thread, or is about to be."""
+        self._stopped = True
+        if self._starting is not None and self._runner is None:
+            self._starting.interrupt()
 
     @property
     def runner(self) -> EmbeddedRunner:
@@ -150,10 +236,21 @@ class Service:
     def health(self) -> Health:
         """Whether it can answer and store."""
         depth = 0 if self._runner is None else self._runner.queue_depth
-        reason = self._cannot_start or (self.writer_failed() if self._runner is not None else "the service is starting")
-        if reason is None and self._runner is not None and (busy_s := self._runner.busy_s) > STUCK_S:
-            reason = f"the store has not answered for {busy_s:.0f} s: the disk hangs, or is far too slow"
+        reason = self.fault()
         return Health(reason is None, reason or "", depth, self.settings.server.queue_max)
+
+    def fault(self) -> str | None:
+        """Return why no answer can be given and nothing stored now; None while all is well."""
+        runner = self._runner
+        if runner is None:
+            return self._cannot_start or self._how_far()
+        return self.writer_failed() or runner.stuck(STUCK_S)
+
+    def _how_far(self) -> str:
+        done = 0 if self._starting is None else self._starting.recovered_seq
+        if not done:
+            return "the service is starting"
+        return f"the service is starting: it judges its log anew, event {done:,} of {self._events:,}"
 
     def digest(self) -> str:
         """Return the digest of all streams' state."""
@@ -229,7 +326,7 @@ class Service:
         decisions = self.board.now.decisions
         return max((d.as_of_ms for key, d in decisions.items() if key.model == model), default=0)
 
-    def http(self) -> Any:
+    def http(self) -> Application:
         """Return the ASGI application."""
         hosts = {"127.0.0.1", "localhost", "::1", self.settings.server.host.lower(), *self.settings.server.hosts}
         collector = RegimeCollector(
@@ -241,16 +338,19 @@ class Service:
             store_size=lambda: (self.size.store_bytes, self.size.free_bytes),
             dead_letters=lambda: 0 if self._runner is None else self._runner.dead_letters,
             version=version("regimegate"),
+            traffic=self.traffic,
         )
         sessions = Sessions(self.keys)
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
-            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
+            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health, fault=self.fault,
             metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys, session=sessions.key,
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
             requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
             key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
+            push_max=self.settings.server.push_max, push_key_max=self.settings.server.push_key_max,
+            traffic=self.traffic,
         )  # fmt: skip
         environment = child_environment()
 
@@ -263,7 +363,7 @@ class Service:
 
         app = create_app(ports, decode)
         operations.install(app, ports, self.dead_letters)
-        mount.install(app, Page(ports, Histories(self.bodies, self.decisions, self.reference), sessions, push=False))
+        mount.install(app, Page(ports, Histories(self.bodies, self.decisions, self.reference), sessions, push=True))
         return app
 
 
@@ -391,9 +491,11 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     patience = Patience(
         header_s=settings.header_timeout_s, body_s=settings.body_timeout_s, connections_max=settings.connections_max
     )
+    application = service.http()
     server = _Server(
         uvicorn.Config(
-            service.http(), http=protocol(patience), ws="none", log_config=None, log_level="error", access_log=False,
+            application, http=protocol(patience, at_once=application.at_once, refused=service.traffic.refused),
+            ws="none", log_config=None, log_level="error", access_log=False,
             lifespan="off", server_header=False, date_header=False, timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=10,
         )
@@ -402,6 +504,7 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
     code = 0
 
     def leave() -> None:
+        application.leave()
         server.should_exit = True
 
     def failed(reason: str) -> None:
@@ -426,17 +529,25 @@ async def _serve(service: Service, sock: socket.socket, announce: Callable[[], N
             if (reason := service.writer_failed()) is not None:
                 failed(reason)
 
-    if service.unreachable:
-        loop.call_later(max(0.0, UNREACHABLE_S - FAREWELL_S), failed, "the store cannot be reached")
     tasks = [asyncio.create_task(look_after()), asyncio.create_task(watch())]
-    task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started and not task.done():
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    while not server.started and not serving.done():
         await asyncio.sleep(0.005)
-    if server.started:
+    # The door is open before the state is there: until then it says 503, why, and how far it is.
+    recovering = asyncio.create_task(asyncio.to_thread(service.recover))
+    await asyncio.wait((serving, recovering), return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        service.interrupt()
+    elif recovering.exception() is not None:
+        leave()
+    else:
+        if service.unreachable:
+            loop.call_later(max(0.0, UNREACHABLE_S - FAREWELL_S), failed, "the store cannot be reached")
         announce()
-    await task
+    await serving
     for each in tasks:
         each.cancel()
+    await recovering  # raises what only a person can mend
     return code
 
 
@@ -490,7 +601,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
             "Make a key with `regime keys create --scope ingest`", ", ".join(settings.server.hosts),
         )  # fmt: skip
     with contextlib.closing(sock):
-        service.start()
+        service.open()
         try:
             host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
             address = f"http://{host}:{sock.getsockname()[1]}"

@@ -7,7 +7,7 @@ and nobody sees half of a group. Posting copies the mapping of streams (20 us at
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ class Board:
         self._views: dict[StreamKey, StreamView] = {}
         self._now = self._posted(0)
         self._counters: dict[tuple[str, ...], int] = {}
+        self._listeners: tuple[Callable[[list[StreamKey]], None], ...] = ()
 
     @property
     def now(self) -> Posted:
@@ -63,17 +64,30 @@ class Board:
         A version lower than the one that stands is passed over and counted as `("version_fell",)`: an answer once
         given is not taken back, whatever the order in which a cluster delivers.
         """
+        posted: list[StreamKey] = []
         with self._lock:
             merged = self._decisions.copy()
             for decision in decisions:
-                standing = merged.get(decision.key)
+                key = decision.key
+                standing = merged.get(key)
                 if standing is not None and decision.version < standing.version:
                     self._add(("version_fell",), 1)
                 else:
-                    merged[decision.key] = decision
+                    merged[key] = decision
+                    posted.append(key)
             self._decisions = merged
             self._views = {**self._views, **views} if views else self._views
             self._now = self._posted(self._now.revision + 1)
+        for listener in self._listeners:
+            listener(posted)
+
+    def listen(self, listener: Callable[[list[StreamKey]], None]) -> None:
+        """Have `listener` called after every post, in the thread that posts, with the streams it put up.
+
+        It is called before `post` returns, and so before anybody is answered with what was posted. It must be quick
+        and must not raise: the writer waits for it.
+        """
+        self._listeners = (*self._listeners, listener)
 
     def _posted(self, revision: int) -> Posted:
         return Posted(revision, MappingProxyType(self._decisions), MappingProxyType(self._views))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from regime.errors import CallerError, CorruptionError, RegimeError
+from regime.errors import CallerError, CorruptionError, OperatorError, RegimeError
 from regime_service import settings as settings_file
 from regime_service.keys import RedactingFormatter
 
@@ -64,12 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--features", metavar="PATH", nargs="+", default=[], help="feature logs: files, folders, globs")
     replay.add_argument("--trades", metavar="FILE", nargs="+", default=[], help="closed trades")
     replay.add_argument("--candles", metavar="FILE", nargs="+", default=[], help="candles of the market")
+    replay.add_argument(
+        "--archive", metavar="DIR", help="instead of files: the archive of a service, held event by event against "
+        "what it decided then (exit code 1: it comes out otherwise)",
+    )  # fmt: skip
     replay.add_argument("--model", default="model", help="name of the model (default: model)")
     replay.add_argument("--symbol", default="BTC/USDT:USDT", help="ccxt symbol (default: BTC/USDT:USDT)")
     replay.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
-    replay.add_argument(
-        "--out", metavar="DIR", required=True, help="folder for report.html, report.json, decisions.jsonl"
-    )
+    replay.add_argument("--out", metavar="DIR", help="folder for report.html, report.json, decisions.jsonl")
     replay.add_argument(
         "--what-if", choices=("paper", "unseen"),
         help="play a backtest as if the guard had run: trades it refuses become paper trades, or are never heard of "
@@ -89,6 +91,29 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--out", metavar="FILE", help="write the limits as JSON")
     calibrate.add_argument("--json", action="store_true", help="print the report as JSON")
     calibrate.set_defaults(run=_calibrate)
+
+    preflight = commands.add_parser(
+        "preflight",
+        help="before a model goes live: look-back, look-ahead, odd features, its record (exit code 1: FAIL)",
+    )
+    _common(preflight)
+    preflight.add_argument("--features", metavar="PATH", nargs="+", default=[], help="logged features, or a reference")
+    preflight.add_argument(
+        "--function", metavar="MODULE:NAME",
+        help="your feature function: takes a DataFrame of candles, gives one of features; it is imported and run here",
+    )  # fmt: skip
+    preflight.add_argument("--candles", metavar="FILE", nargs="+", default=[], help="history for --function")
+    preflight.add_argument("--live-candles", type=int, metavar="N", help="how many candles the bot loads live")
+    preflight.add_argument("--candles-max", type=int, default=20_000, metavar="N",
+                           help="candles given to the function at most (default 20000)")  # fmt: skip
+    preflight.add_argument("--tolerance", type=float, default=1e-3, metavar="T",
+                           help="what counts as equal, in standard deviations of the feature (0.001)")  # fmt: skip
+    preflight.add_argument("--trades", metavar="FILE", nargs="+", default=[], help="what the model did: closed trades")
+    preflight.add_argument("--trained-until", metavar="YYYY-MM-DD", help="last day of the training data (UTC)")
+    preflight.add_argument("--model", default="model", help="name of the model in the config (default: model)")
+    preflight.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
+    preflight.add_argument("--json", action="store_true", help="print the checks as JSON")
+    preflight.set_defaults(run=_preflight)
 
     demo = commands.add_parser("demo", help="a simulated bot and market through a regime break, against a real service")
     demo.add_argument("--once", action="store_true", help="exit after the summary instead of leaving the service up")
@@ -113,6 +138,21 @@ def _parser() -> argparse.ArgumentParser:
         deed.add_argument("--keys", metavar="FILE", help="the keys file itself (default: beside the store)")
         deed.add_argument("--json", action="store_true", help="print JSON")
         deed.set_defaults(run=_keys)
+
+    feature_log = commands.add_parser("log", help="the feature log as Parquet tables: make it, see how complete it is")
+    tasks = feature_log.add_subparsers(dest="task", required=True, metavar="archive|status")
+    for name, about in (
+        ("archive", "bring the Parquet tables up to the store (a running service does so every minute)"),
+        ("status", "how many of the candles there should be are there, day by day"),
+    ):
+        task = tasks.add_parser(name, help=about)
+        _common(task)
+        task.add_argument("--store", metavar="FILE|URL", help="the service's store (default regimegate.db)")
+        task.add_argument("--folder", metavar="DIR", help="the archive (default: beside the store)")
+        if name == "status":
+            task.add_argument("--days", type=int, default=7, help="the last so many UTC days (default 7)")
+            task.add_argument("--json", action="store_true", help="print JSON, holes and all")
+    feature_log.set_defaults(run=_log)
 
     verify = commands.add_parser("verify-log", help="read a whole store and name the first damaged row")
     verify.add_argument("store", metavar="FILE|URL")
@@ -171,9 +211,15 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
+    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    if arguments.archive is not None:
+        from regime_service.archive.commands import run_archive_replay
+
+        return run_archive_replay(Console(), settings.engine, arguments.archive, as_json=arguments.json)
+    if arguments.out is None:
+        raise OperatorError("say where the report is to go: --out DIR")
     from regime_service.report.run import ReplayOptions, run_replay
 
-    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
     logs = settings.logs
     options = ReplayOptions(
         reference=arguments.reference, features=tuple(arguments.features), trades=tuple(arguments.trades) or None,
@@ -196,6 +242,21 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         Console(), arguments.reference, config=settings.engine, mapping=settings.logs.reference, model=arguments.model,
         timeframe=arguments.timeframe, days=arguments.days, out=arguments.out, as_json=arguments.json,
     )  # fmt: skip
+
+
+def _preflight(arguments: argparse.Namespace) -> int:
+    from regime_service.preflight import PreflightOptions, run_preflight
+
+    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    model, logs = settings.engine.model(arguments.model), settings.logs
+    options = PreflightOptions(
+        features=tuple(arguments.features), function=arguments.function, candles=tuple(arguments.candles),
+        trades=tuple(arguments.trades), trained_until=arguments.trained_until or model.trained_until,
+        live_candles=arguments.live_candles, candles_max=arguments.candles_max, tolerance=arguments.tolerance,
+        timeframe=arguments.timeframe, fee_ratio=model.fee_ratio, payoff_ratio=model.payoff_ratio,
+        reference_mapping=logs.reference, candle_mapping=logs.candles, trade_mapping=logs.trades,
+    )  # fmt: skip
+    return run_preflight(Console(), options, as_json=arguments.json)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -237,6 +298,16 @@ def _keys(arguments: argparse.Namespace) -> int:
     if not found:
         print(f"no keys in {path}: the service is open, and listens on loopback only", file=sys.stderr)
     return EXIT_DONE
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    from regime_service.archive.commands import run_archive, run_status
+
+    flags = {name: getattr(arguments, name, None) for name in settings_file.FLAGS}
+    settings = settings_file.load(arguments.config, flags=flags)
+    if arguments.task == "archive":
+        return run_archive(Console(), settings, arguments.folder)
+    return run_status(Console(), settings, arguments.folder, days=arguments.days, as_json=arguments.json)
 
 
 def _verify_log(arguments: argparse.Namespace) -> int:

@@ -52,6 +52,8 @@ LOOK_EVERY_S = 1.0
 
 _HOLDERS: dict[AccessScope, frozenset[AccessScope]] = {scope: frozenset(SCOPES[i:]) for i, scope in enumerate(SCOPES)}
 _TOKEN = re.compile(r"rgk_([a-z2-7]{8})_[A-Za-z0-9_-]{43}")
+_ANY_OF_TOKEN = re.compile(r"rgk_([a-z2-7]{8})_[A-Za-z0-9_-]+")
+"""A key, or what is left of one: whoever quotes a text cuts it short first."""
 _NOBODY = bytes(32)
 
 
@@ -85,12 +87,12 @@ class _Known(NamedTuple):
 
 
 def redact(text: str) -> str:
-    """Return `text` with every key in it cut down to its id.
+    """Return `text` with every key in it, and every beginning of one, cut down to its id.
 
     >>> redact("/x?rgk_abcdefgh_" + "s" * 43)
     '/x?rgk_abcdefgh_***'
     """
-    return _TOKEN.sub(r"rgk_\1_***", text) if PREFIX in text else text
+    return _ANY_OF_TOKEN.sub(r"rgk_\1_***", text) if PREFIX in text else text
 
 
 def holds_key(text: str) -> bool:

@@ -13,12 +13,19 @@ from __future__ import annotations
 import math
 import platform
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -34,6 +41,9 @@ SERIES_MAX = 10_000
 """Label sets one counter keeps; what comes with a new one after that is counted in `regime_counts_dropped_total`."""
 DETECTORS_MAX = 8
 """Detectors exported per stream."""
+
+DURATIONS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Bounds of the histogram of requests, in seconds."""
 
 STREAM = ("model", "symbol", "timeframe")
 
@@ -96,6 +106,76 @@ class Counters:
                 self._dropped += n
 
 
+class Traffic:
+    """What the HTTP door counts. Written by the event loop's thread only, read by any: a request takes no lock."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[str, int], int] = {}
+        self._durations: dict[str, _Durations] = {}
+        self._refusals: dict[str, int] = {}
+        self._streams = self._pushed = self._superseded = 0
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer; `route` must be one of a bounded number of labels."""
+        counted = (route, status)
+        self._requests[counted] = self._requests.get(counted, 0) + 1
+        durations = self._durations.get(route)
+        if durations is None:
+            durations = self._durations[route] = _Durations()
+        durations.counts[bisect_left(DURATIONS_S, seconds)] += 1
+        durations.sum_s += seconds
+
+    def refused(self, kind: str) -> None:
+        """Count a refusal; `kind` must be one of a bounded number of words."""
+        self._refusals[kind] = self._refusals.get(kind, 0) + 1
+
+    def streaming(self, open_now: int) -> None:
+        """So many event streams are open now."""
+        self._streams = open_now
+
+    def pushed(self, sent: int, superseded: int) -> None:
+        """So many answers were pushed, and so many were overtaken before they could be."""
+        self._pushed += sent
+        self._superseded += superseded
+
+    def families(self) -> Iterator[Metric]:
+        """Yield what a scrape shows."""
+        requests = CounterMetricFamily(
+            "regime_http_requests", "Requests answered since the start.", labels=("route", "status")
+        )
+        for (route, status), count in sorted(self._requests.copy().items()):
+            requests.add_metric((route, str(status)), count)
+        refusals = CounterMetricFamily(
+            "regime_http_refusals", "Requests and connections refused since the start, by why.", labels=("kind",)
+        )
+        _fill(refusals, {(kind,): count for kind, count in self._refusals.copy().items()})
+        durations = HistogramMetricFamily(
+            "regime_http_request_duration_seconds",
+            "From the header of a request to its answer; for a POST the body's way and the disk are in it.",
+            labels=("route",),
+        )
+        for route, found in sorted(self._durations.copy().items()):
+            sums = list(accumulate(found.counts))
+            bounds = [*(f"{bound:g}" for bound in DURATIONS_S), "+Inf"]
+            durations.add_metric((route,), list(zip(bounds, sums, strict=True)), found.sum_s)
+        yield from (requests, refusals, durations)
+        yield GaugeMetricFamily("regime_push_streams", "Event streams open now.", self._streams)
+        yield CounterMetricFamily("regime_pushed_answers", "Answers sent over event streams.", self._pushed)
+        yield CounterMetricFamily(
+            "regime_push_superseded", "Answers overtaken by a newer one before a reader took them.", self._superseded
+        )
+
+
+class _Durations:
+    """How often a request took how long."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(DURATIONS_S) + 1)
+        self.sum_s = 0.0
+
+
 def no_evidence() -> Mapping[StreamKey, Sequence[Evidence]]:
     """What to say where there are no detectors."""
     return {}
@@ -129,6 +209,8 @@ class RegimeCollector(Collector):
         Of this software.
     streams_max
         Streams exported at the most.
+    traffic
+        What the HTTP door counts.
     """
 
     def __init__(
@@ -143,6 +225,7 @@ class RegimeCollector(Collector):
         store_size: Callable[[], tuple[int, int | None]] = lambda: (0, 0),
         version: str = "",
         streams_max: int = STREAMS_MAX,
+        traffic: Traffic | None = None,
     ) -> None:
         self._board = board
         self._counters = counters
@@ -153,6 +236,7 @@ class RegimeCollector(Collector):
         self._store_size = store_size
         self._version = version
         self._streams_max = streams_max
+        self._traffic = traffic or Traffic()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not look at a board that is not there yet."""
@@ -166,6 +250,7 @@ class RegimeCollector(Collector):
         yield from _drift(shown, self._evidence())
         yield from _rates(shown, self._alarm_rates())
         yield from self._counts()
+        yield from self._traffic.families()
 
     def _service(self, *, streams: int, unexported: int) -> Iterator[Metric]:
         yield InfoMetricFamily(
@@ -294,4 +379,4 @@ def exposition(collector: Collector) -> Callable[[], bytes]:
     return scrape
 
 
-__all__ = ["STREAMS_MAX", "Counters", "Readiness", "RegimeCollector", "exposition", "no_evidence"]
+__all__ = ["STREAMS_MAX", "Counters", "Readiness", "RegimeCollector", "Traffic", "exposition", "no_evidence"]

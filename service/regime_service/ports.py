@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from regime.config import EngineConfig
@@ -35,6 +35,31 @@ class Counts(Protocol):
 
     def event(self, kind: str, result: str, n: int = 1) -> None: ...
     def pause(self, key: StreamKey, side: str, reason: str) -> None: ...
+
+
+class Traffic(Protocol):
+    """Where the door counts; `metrics.Traffic` is one. Called from the event loop's thread only, and cheap."""
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered. `route` is one of a bounded number of labels, `seconds` how long it took."""
+
+    def refused(self, kind: str) -> None:
+        """A request (or a connection) was refused; `kind` is one of a bounded number of words."""
+
+    def streaming(self, open_now: int) -> None:
+        """So many event streams are open now."""
+
+    def pushed(self, sent: int, superseded: int) -> None:
+        """So many answers were pushed, and so many were overtaken by a newer one before a slow reader took them."""
+
+
+class Uncounted:
+    """Counts nothing, where nobody looks."""
+
+    def answered(self, route: str, status: int, seconds: float) -> None: ...
+    def refused(self, kind: str) -> None: ...
+    def streaming(self, open_now: int) -> None: ...
+    def pushed(self, sent: int, superseded: int) -> None: ...
 
 
 class Ingest(Protocol):
@@ -84,6 +109,9 @@ class Ports:
     event_now_ms: Callable[[str], int]
     """For clock = "event": newest event time of a model's streams, 0 if none. An operator's word is stamped with it."""
     health: Callable[[], Health]
+    fault: Callable[[], str | None]
+    """Why no answer can be given and nothing stored now, as a sentence; None while all is well. `health` without the
+    figures: it is asked with every request."""
     metrics: Callable[[], bytes]
     """The Prometheus text exposition."""
     hosts: frozenset[str]
@@ -99,6 +127,10 @@ class Ports:
     requests_per_s: float = 100.0
     requests_burst: int = 2000
     """What one key may ask: in the long run, and at once after a silence. Without keys nobody is told to wait."""
+    push_max: int = 256
+    push_key_max: int = 64
+    """Event streams open at once, in all and of one key."""
+    traffic: Traffic = field(default_factory=Uncounted)
     streams_max: int = 2000
     key_streams_max: int = 1000
     features_max: int = 4096

@@ -51,6 +51,10 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Seconds after which a connection that asks nothing more is closed; a proxy should keep its own for less."""
     connections_max: Annotated[int, Meta(ge=1, le=100_000)] = 512
     """Connections at once; one more takes the place of the oldest idle one, or gets 503."""
+    push_max: Annotated[int, Meta(ge=0, le=100_000)] = 256
+    """Event streams (/v1/stream) open at once; each takes one of the connections. 0: none."""
+    push_key_max: Annotated[int, Meta(ge=0, le=100_000)] = 64
+    """Event streams of one key."""
     decode_memory_mb: Annotated[int, Meta(ge=512, le=1_000_000)] = 2048
     """Address space (MiB) of the process that unpacks an uploaded reference; what needs more is refused."""
     decode_timeout_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 120.0
@@ -85,6 +89,17 @@ class StoreSection(Section, frozen=True, kw_only=True):
         return f"StoreSection(where={masked(self.where)!r}, snapshot_every={self.snapshot_every})"
 
 
+class ArchiveSection(Section, frozen=True, kw_only=True):
+    """The feature log as Parquet tables, made of the store while the service runs."""
+
+    enabled: bool = True
+    """Whether the running service keeps it up to date; `regime log archive` makes it by hand."""
+    folder: str = ""
+    """Where it is; empty: beside the store, `regimegate.archive`; none beside a PostgreSQL store unless it is named."""
+    every_s: Annotated[float, Meta(ge=0.1, le=86_400.0)] = 60.0
+    """Seconds between two looks at what is new."""
+
+
 class LogsSection(Section, frozen=True, kw_only=True):
     """How the bot's own files are read (`regime replay`)."""
 
@@ -99,6 +114,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     server: ServerSection = msgspec.field(default_factory=ServerSection)
     store: StoreSection = msgspec.field(default_factory=StoreSection)
+    archive: ArchiveSection = msgspec.field(default_factory=ArchiveSection)
     logs: LogsSection = msgspec.field(default_factory=LogsSection)
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
 
@@ -106,8 +122,19 @@ class Settings(Section, frozen=True, kw_only=True):
         """Return where the keys are kept; each store has its own unless `keys_file` says otherwise."""
         return Path(self.server.keys_file or Path(self.store.file).with_suffix(".keys.json"))
 
+    def archive_folder(self) -> Path | None:
+        """Return where the archive is; None where nobody said, and the store is no file."""
+        if self.archive.folder or self.store.url:
+            return Path(self.archive.folder) if self.archive.folder else None
+        return Path(self.store.file).with_suffix(".archive")
 
-_SERVICE_KEYS: dict[str, type[Section]] = {"server": ServerSection, "store": StoreSection, "logs": LogsSection}
+
+_SERVICE_KEYS: dict[str, type[Section]] = {
+    "server": ServerSection,
+    "store": StoreSection,
+    "archive": ArchiveSection,
+    "logs": LogsSection,
+}
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "host": ("server", "host"),

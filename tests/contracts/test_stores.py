@@ -144,6 +144,32 @@ def test_many_events_come_in_order(store: Store) -> None:
     assert store.last_seq() == 2345
 
 
+def test_the_time_of_writing_comes_with_an_event_that_is_asked_for_it(store: Store) -> None:
+    with group(store):
+        for number, event in enumerate(OF_EVERY_KIND):
+            assert offer(store, event, encode(event), 1_000 + number).seq == number + 1
+    found = list(store.logged())
+    assert [(seq, raw) for seq, _, raw in found] == list(store.events())
+    assert [at_ms for _, at_ms, _ in found] == [1_000 + number for number in range(len(OF_EVERY_KIND))]
+    assert [seq for seq, _, _ in store.logged(2, 4)] == [3, 4]
+
+
+def test_decisions_of_all_streams_come_in_the_order_they_were_made(store: Store) -> None:
+    made = [(1, decision(1)), (1, decision(1, key=OTHER)), (2, decision(2, key=OTHER)), (3, decision(2))]
+    for number, event in enumerate(OF_EVERY_KIND[:3], start=1):
+        with group(store):
+            offer(store, event, encode(event), 0)
+            for seq, each in made:
+                if seq == number:
+                    store.put_decision(seq, each)
+    found = list(store.served())
+    assert [(seq, each) for _, seq, each in found] == made
+    ids = [row for row, _, _ in found]
+    assert ids == sorted(set(ids))
+    assert [seq for _, seq, _ in store.served(ids[1])] == [2, 3]
+    assert list(store.served(ids[-1])) == []
+
+
 def test_events_may_be_appended_while_they_are_read(store: Store) -> None:
     put(store, *map(tick, range(3)))
     seen = []
@@ -478,3 +504,53 @@ def test_a_message_of_a_group_that_was_rolled_back_is_never_seen(store: Store) -
     store.open_letter(1, KEY, "e", 7)
     store.rollback()
     assert (store.messages(), store.dead_letters()) == ([], [])
+
+
+# --- starts ---
+
+
+def test_starts_that_never_came_to_an_end_are_counted_until_one_does(opener: Opener) -> None:
+    counts = []
+    for end in (False, False, True, False):
+        store = opener()
+        counts.append(store.unfinished_starts)
+        if end:
+            with group(store):
+                store.started()
+            assert store.unfinished_starts == 2, "what it was opened with"
+        store.close()
+    assert counts == [0, 1, 2, 0]
+    assert opener().unfinished_starts == 1
+
+
+def test_a_start_in_a_group_that_is_rolled_back_is_not_noted(opener: Opener) -> None:
+    store = opener()
+    store.begin()
+    store.started()
+    store.rollback()
+    store.close()
+    assert opener().unfinished_starts == 1
+
+
+def test_noting_a_start_needs_a_group_and_tidying_does_not(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="no group is open"):
+        store.started()
+    store.tidy()
+
+
+def test_a_large_group_comes_back_whole_and_in_order(store: Store) -> None:
+    """Whatever the number of rows that go into one statement."""
+    for count in (1, 7, 8, 63, 64, 65, 200):
+        before = store.last_seq()
+        events = [tick(before * 1000 + i) for i in range(count)]
+        with group(store):
+            store.expect(events)
+            seqs = [offer(store, event, encode(event), 7).seq for event in events]
+            for version, seq in enumerate(seqs, before + 1):
+                store.put_decision(seq, decision(version))
+        assert [raw for _, raw in store.events(before)] == [encode(event) for event in events]
+        assert [d.version for d in store.decisions(KEY, before, 1000)] == list(range(before + 1, before + count + 1))
+        with group(store):
+            store.expect(events)
+            assert {offer(store, event, encode(event), 7).status for event in events} == {"duplicate"}
+    assert list(store.verify())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from regime.codec import ERRORS_MAX, FEATURES_MAX, check, decode, encode, parse
 from regime.errors import CallerError, CorruptionError
 from regime.events import (
+    TS_MS_MAX,
     AnyEvent,
     Candle,
     Command,
@@ -26,6 +27,7 @@ from regime.events import (
     Taken,
     Tick,
     Trade,
+    available_ms,
 )
 
 OBSERVATION: dict[str, Any] = {
@@ -148,6 +150,28 @@ def test_every_number_at_fault_is_named_up_to_a_limit() -> None:
     assert "Nothing was stored" in error.detail
 
 
+@pytest.mark.parametrize("profit", [1.1e6, -1.7e308])
+def test_a_profit_that_is_no_ratio_is_refused(profit: float) -> None:
+    assert parse(raw(TRADE | {"profit_ratio": -1e6}), Trade)
+    (error,) = refused(raw(TRADE | {"profit_ratio": profit}), Trade).errors
+    assert error.path == "profit_ratio"
+    assert "no ratio" in error.message
+
+
+@pytest.mark.parametrize(("kind", "body"), [(Observation, OBSERVATION), (Candle, CANDLE)])
+def test_a_candle_closes_within_the_time_that_the_log_can_hold(kind: type[Event], body: dict[str, Any]) -> None:
+    last_ms = TS_MS_MAX - 86_400_000
+    (event,) = parse(raw(body | {"timeframe": "1d", "ts_ms": last_ms}), kind)
+    close_ms = available_ms(event)  # type: ignore[arg-type]
+    # The stream's clock, and with it the time of every Tick and of an operator's word.
+    assert close_ms is not None
+    assert decode(encode(Tick(model="m", symbol="s", timeframe="1d", ts_ms=close_ms)))
+    for timeframe, ts_ms in (("1d", last_ms + 1), ("9999M", 0), ("9999w", 1_762_145_100_000)):
+        (error,) = refused(raw(body | {"timeframe": timeframe, "ts_ms": ts_ms}), kind).errors
+        assert error.path == "timeframe"
+        assert "closes after 2099" in error.message
+
+
 @pytest.mark.parametrize("name", ["model", "symbol", "timeframe", "ts_ms", "features"])
 def test_a_field_that_is_missing_is_named(name: str) -> None:
     error = refused(raw([{key: value for key, value in OBSERVATION.items() if key != name}]))
@@ -250,7 +274,7 @@ labels = st.text(st.characters(codec="utf-8", exclude_characters="\x7f", min_cod
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 prices = st.floats(1e-9, 1e9)
 shares = st.floats(0, 1)
-times = st.integers(0, 4_102_444_800_000)
+times = st.integers(0, TS_MS_MAX - 86_400_000)  # a candle of a day, too, closes within what is taken
 timeframes = st.sampled_from(["1m", "5m", "1h", "1d"])
 
 
@@ -272,7 +296,7 @@ def trades(draw: st.DrawFn) -> Trade:
     return Trade(
         model=draw(labels), symbol=draw(labels), timeframe=draw(timeframes), trade_id=draw(labels),
         side=draw(st.sampled_from(["long", "short"])), opened_ms=opened, closed_ms=closed, entry_price=draw(prices),
-        exit_price=draw(prices), profit_ratio=draw(numbers), entry_probability=draw(optional(shares)),
+        exit_price=draw(prices), profit_ratio=draw(st.floats(-1e6, 1e6)), entry_probability=draw(optional(shares)),
         exit_reason=draw(optional(st.text(st.characters(codec="utf-8"), max_size=20))),
         leverage=draw(optional(st.floats(1, 100))), size_ratio=draw(optional(st.floats(0, 5))),
         signal_ts_ms=draw(optional(times)), shadow=draw(st.booleans()),

@@ -232,3 +232,9 @@ def test_the_presets_words_are_the_plans() -> None:
     assert rules["drawdown"]["limit"] == 0.1
     assert (rules["ml_exit"]["limit"], rules["ml_exit"]["exit"]) == (0.7, 0.8)
     assert msgspec.to_builtins(PRESETS["default"].detectors)[0]["kind"] == "calibrated"
+
+
+def test_a_candle_longer_than_the_budget_affords_an_alarm_each() -> None:
+    config = EngineConfig(false_alarm_days=30.0)
+    assert config.rows_per_false_alarm(300_000, 0.5) == 17_280
+    assert config.rows_per_false_alarm(9999 * 30 * 86_400_000, 0.5) == 1.0

@@ -218,6 +218,15 @@ def test_a_halted_that_stands_reaches_a_later_stream_and_one_that_is_over_does_n
     assert state(feed(made, obs(5, ETH)), ETH) is A
 
 
+def test_on_event_time_another_word_does_not_end_a_halted_for_a_stream_that_joins_before_its_end() -> None:
+    made = feed(
+        fleet(), obs(0, BTC), override("HALTED", "h", at=1, until=4), obs(5, BTC), override("ACTIVE", "a", at=6)
+    )
+    assert state(made, BTC) is R  # the HALTED is over here, and the next observation has not come
+    assert state(feed(made, obs(1, ETH)), ETH) is H
+    assert set(made.overrides()) == {"a"}
+
+
 def test_a_cleared_override_is_forgotten_also_for_later_streams() -> None:
     made = feed(fleet(), obs(0, BTC), override("HALTED"), clear(), obs(1, ETH))
     assert state(made, ETH) is A

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from regime.config import ModelConfig
-from regime.gate import gate, judged, progress
-from regime.outcomes import Outcome
+from regime.e_detector import pause_evidence
+from regime.gate import _share, gate, judged, passes, progress
+from regime.outcomes import Outcome, Outcomes
 from regime.rules import DataView, View
 
 NOW_MS = 1_762_146_300_000
@@ -60,3 +65,34 @@ def test_progress_says_how_far_a_pause_is_and_how_far_its_end() -> None:
     assert some.sentence.endswith("from 3 trades since it began")
     none = progress(VIEW, paused_ms=NOW_MS + 200, false_pause_trades=1000.0)
     assert (none.trades, none.share) == (0, 0.0)
+
+
+def test_a_score_at_the_threshold_is_let_through() -> None:
+    raised = VIEW._replace(entry_known=True, entry_wanted=0.95)
+    assert passes(raised, Outcomes(raised.outcomes)).sum() == 30
+
+
+def test_a_trade_that_comes_to_nothing_is_no_win() -> None:
+    """Its fees are in the ratio: who comes out even has earned nothing."""
+    even, lost = (VIEW._replace(outcomes=closed(40, profit, 0.9)) for profit in (0.0, -0.01))
+    assert gate(even, false_pause_trades=1000.0) == gate(lost, false_pause_trades=1000.0)
+    found = [
+        progress(view, paused_ms=NOW_MS - 1, false_pause_trades=1000.0)
+        for view in (even, lost, VIEW._replace(outcomes=closed(40, 0.01, 0.9)))
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_what_closed_as_the_pause_began_is_not_evidence_for_its_end() -> None:
+    assert progress(VIEW, paused_ms=NOW_MS + 129, false_pause_trades=1000.0).trades == 0
+    one = progress(VIEW, paused_ms=NOW_MS + 128, false_pause_trades=1000.0)
+    assert one.trades == 1 and one.sentence.endswith("from 1 trade since it began")
+
+
+def test_the_evidence_is_asked_for_half_as_many_trades_again_as_are_allowed() -> None:
+    won = np.array([o.profit_ratio > 0 for o in VIEW.outcomes], dtype=np.bool_)
+    assert gate(VIEW, false_pause_trades=1000.0) == pause_evidence(won, VIEW.break_even, false_pause_trades=1500.0)
+
+
+def test_a_share_that_is_no_number_is_none() -> None:
+    assert [_share(log_e, 2.0) for log_e in (math.nan, math.inf, -math.inf, -1.0, 1.0, 3.0)] == [0, 0, 0, 0, 0.5, 1]

@@ -172,7 +172,7 @@ def test_a_pause_says_what_would_lift_it() -> None:
     held = Desk().at(1, vote(state=R), [override("REDUCING", id="42", until_ms=9)]).told.resume
     assert held is not None
     assert "it gets better" in held.conditions
-    assert any("override 42" in sentence for sentence in held.conditions)
+    assert "an operator ends override 42, or its time is up" in held.conditions
     assert held.earliest_ms == 9
 
 

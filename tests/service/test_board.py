@@ -106,3 +106,14 @@ def test_posts_and_counts_of_many_threads_all_arrive() -> None:
     assert board.now.revision == 800
     assert {d.version for d in board.now.decisions.values()} == {100} and len(board.now.decisions) == 8
     assert board.counters() == {("posts",): 800}
+
+
+def test_a_listener_hears_what_was_put_up_after_it_stands_and_not_what_was_passed_over() -> None:
+    board = Board()
+    heard: list[tuple[list[StreamKey], int]] = []
+    board.listen(lambda keys: heard.append((keys, board.now.decisions[KEY].version)))
+    board.post([decision(2)])
+    board.post([decision(1)])
+    board.post([decision(3), decision(1, "ETH/USDT:USDT")])
+    other = StreamKey("m", "ETH/USDT:USDT", "5m")
+    assert heard == [([KEY], 2), ([], 2), ([KEY, other], 3)]

@@ -14,7 +14,7 @@ from regime.engine import AlarmRate
 from regime.events import StreamKey
 from regime.rules import Evidence
 from regime_service.board import Board
-from regime_service.metrics import Counters, RegimeCollector, exposition
+from regime_service.metrics import Counters, RegimeCollector, Traffic, exposition
 
 KEY = StreamKey("m", "BTC/USDT:USDT", "5m")
 
@@ -185,19 +185,46 @@ def test_names_follow_the_conventions_of_prometheus(board: Board) -> None:
     counters.event("trade", "accepted")
     counters.pause(KEY, "long", "drift")
     evidence = {KEY: [Evidence("ks", 1.5, 2.0, warm=True, drift=False, top=())]}
-    collector = RegimeCollector(board, counters, health=Well, evidence=lambda: evidence)
+    traffic = Traffic()
+    traffic.answered("/v1/thresholds", 200, 0.001)
+    traffic.refused("rate")
+    collector = RegimeCollector(board, counters, health=Well, evidence=lambda: evidence, traffic=traffic)
     families = list(text_string_to_metric_families(exposition(collector)().decode()))
     assert {family.name for family in families} >= {"regime_state", "regime_threshold", "regime_build_info"}
     for family in families:
         assert re.fullmatch(r"regime(_[a-z]+)+", family.name)
         assert family.documentation.endswith(".")
-        assert family.type in ("gauge", "counter")
+        assert family.type in ("gauge", "counter", "histogram")
         assert not re.search(r"_(ms|millis|percent|count|sum|bucket|total)$", family.name)
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter")
             for label in sample.labels:
                 assert re.fullmatch(r"[a-z]+", label)
-                assert label not in ("le", "quantile", "job", "instance")
+                assert label not in ("quantile", "job", "instance")
+                assert label != "le" or family.type == "histogram"
+
+
+def test_requests_are_shown_by_route_and_status_and_their_durations_add_up() -> None:
+    traffic = Traffic()
+    for seconds in (0.0001, 0.0002, 0.003, 99.0):
+        traffic.answered("/v1/thresholds", 200, seconds)
+    traffic.answered("/v1/thresholds", 503, 0.2)
+    traffic.refused("not-ready")
+    traffic.streaming(3)
+    traffic.pushed(10, 2)
+    traffic.pushed(1, 0)
+    found = scrape(Board(), traffic=traffic)
+    route = ("route", "/v1/thresholds")
+    assert found["regime_http_requests_total", (route, ("status", "200"))] == 4
+    assert found["regime_http_requests_total", (route, ("status", "503"))] == 1
+    assert found["regime_http_refusals_total", (("kind", "not-ready"),)] == 1
+    name = "regime_http_request_duration_seconds"
+    shown = {le: found[f"{name}_bucket", (("le", le), route)] for le in ("0.0001", "0.00025", "0.005", "10", "+Inf")}
+    assert shown == {"0.0001": 1, "0.00025": 2, "0.005": 3, "10": 4, "+Inf": 5}
+    assert found[f"{name}_count", (route,)] == 5
+    assert found[f"{name}_sum", (route,)] == pytest.approx(99.2033)
+    assert found["regime_push_streams", ()] == 3
+    assert (found["regime_pushed_answers_total", ()], found["regime_push_superseded_total", ()]) == (11, 2)
 
 
 def test_labels_may_hold_anything_a_name_may_hold() -> None:

@@ -34,11 +34,15 @@ import httpx
 
 from regime.errors import OperatorError, RegimeError
 from regime.events import StreamKey
-from regime_service import app as app_module
+from regime.rules.engine_error import EngineError
 from regime_service.app import Service
 from regime_service.clock import GuardedClock
 from regime_service.settings import from_toml
 from regime_service.stores.sqlite import SqliteStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import faults_plugins
 
 CANDLE_MS = 300_000
 NOW_MS = 1_800_000_000_000 // CANDLE_MS * CANDLE_MS
@@ -51,7 +55,7 @@ class Disk:
     """What goes wrong from now on: (call, end of the file's name) -> the error, or what to do instead."""
 
     def __init__(self) -> None:
-        self.faults: dict[tuple[str, str], type[Exception] | Callable[[], None]] = {}
+        self.faults: dict[tuple[str, str], type[Exception] | Callable[[], object]] = {}
 
     def happen(self, call: str, name: str) -> None:
         ending = next((e for e in ("-wal", "-shm", "-journal") if name.endswith(e)), "db")
@@ -248,9 +252,10 @@ def _write_fault(call: str, ending: str, error: type[Exception]) -> Break:
     async def make(bench: Bench) -> None:
         assert isinstance(bench.service._store, SqliteStore)
         if ending == "db":
-            bench.service._store._checkpoint_at = 0  # the next commit moves the WAL into the file
+            bench.service._store._checkpoint_at = 0  # after the next commit the WAL is moved into the file
         bench.disk.faults[call, ending] = error
-        assert (await bench.candle()).status_code == 503
+        # An event is answered before the WAL is moved: it is durable, and was judged.
+        assert (await bench.candle()).status_code == (200 if ending == "db" else 503)
 
     return make
 
@@ -284,21 +289,21 @@ async def _(bench: Bench) -> None:
 
 @case("disk hangs in fsync", "503", "the disk hangs")
 async def _(bench: Bench) -> None:
-    released, usual_s = threading.Event(), app_module.STUCK_S
-
-    def hang() -> None:
-        released.wait(20)
-
-    def end() -> None:
-        app_module.STUCK_S = usual_s
-        released.set()
-
-    bench.at_end = end
-    app_module.STUCK_S = 0.1  # not ten seconds, here
-    bench.disk.faults["sync", "-wal"] = hang
+    released = threading.Event()
+    bench.at_end = released.set
+    bench.disk.faults["sync", "-wal"] = lambda: released.wait(20)
     # Not awaited: it is answered when the disk is.
     bench.waiting = asyncio.create_task(bench.candle())
     await asyncio.sleep(0.05)
+
+
+@case("disk hangs in a checkpoint, after the answer", "503", "the disk hangs")
+async def _(bench: Bench) -> None:
+    released = threading.Event()
+    bench.at_end = released.set
+    bench.service._store._checkpoint_at = 0
+    bench.disk.faults["sync", "db"] = lambda: released.wait(20)
+    assert (await bench.candle()).status_code == 200
 
 
 @case("disk is slow (0.2 s an fsync)", "goes on", "")
@@ -558,6 +563,62 @@ async def _(bench: Bench) -> None:
     assert bench.service.runner.dead_letters == 1
 
 
+@case("the detector hangs", "503", "judging one event")
+async def _(bench: Bench) -> None:
+    bench.at_end = faults_plugins.HANGING.set
+    faults_plugins.HANGING.clear()
+    bench.at += 1
+    bench.clock.pass_s(CANDLE_MS / 1000)
+    bench.waiting = asyncio.create_task(bench.send([bench.observation(features={"a": 77, "b": 1})]))
+    await asyncio.sleep(0.05)
+
+
+@case("an error that cannot even be voted", "503 ends", "RuntimeError")
+async def _(bench: Bench) -> None:
+    with mock.patch.object(EngineError, "judge", side_effect=RuntimeError("no rule left")):
+        assert (await bench.send(bench.observation(ts_ms=NOW_MS + bench.at * CANDLE_MS - 1))).status_code == 503
+
+
+@case("an error that cannot even be voted, and a restart", "503", "of the log cannot be judged", restarts=True)
+async def _(bench: Bench) -> None:
+    await bench.send(bench.observation(ts_ms=NOW_MS + bench.at * CANDLE_MS - 1, features={"a": 1e6, "b": 1}))
+    bench.service.stop()
+    _edit(bench, "DELETE FROM snapshots")
+    with mock.patch.object(EngineError, "judge", side_effect=RuntimeError("no rule left")):
+        bench.start()
+
+
+async def _died_while_starting(bench: Bench, crash: str, starts: int, sql: str = "") -> None:
+    """Start after so many starts that were ended by what is in the store; in a process of its own each would be."""
+    bench.service.stop()
+    _edit(bench, f"INSERT OR REPLACE INTO meta VALUES ('unfinished_starts', '{starts}'); {sql}")
+    with mock.patch.dict("os.environ", {faults_plugins.CRASH: crash}):
+        bench.start()
+
+
+@case("an event that kills the process in every start", "503", "ends this program (signal 11", restarts=True)
+async def _(bench: Bench) -> None:
+    await bench.candle(features={"a": 3, "b": 3})
+    await _died_while_starting(bench, "event", 2, "DELETE FROM snapshots")
+
+
+@case("a snapshot that kills the process in every start", "goes on", "", restarts=True)
+async def _(bench: Bench) -> None:
+    digest = bench.service.digest()
+    await _died_while_starting(bench, "snapshot", 2)
+    assert bench.service.digest() == digest, "the log was replayed instead"
+
+
+@case("two starts that were killed from outside", "goes on", "", restarts=True)
+async def _(bench: Bench) -> None:
+    await _died_while_starting(bench, "", 2)
+
+
+@case("start after start ends before an event is judged", "503", "ended before a single event", restarts=True)
+async def _(bench: Bench) -> None:
+    await _died_while_starting(bench, "", 8)
+
+
 def _edit(bench: Bench, sql: str) -> None:
     connection = apsw.Connection(str(bench.folder / "store.db"))
     connection.execute(sql)
@@ -653,8 +714,6 @@ def main() -> int:
     print(f"\n{len(CASES)} faults, {bad} of them not as they should be", file=sys.stderr)
     return int(bad > 0)
 
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -248,6 +248,7 @@ class _Trial:
                 self._acknowledged, self._version_acknowledged = seq, self._version
             store.commit()
             self._acknowledged, self._version_acknowledged = seq, self._version
+            store.tidy()
 
     def _event(self, seq: int, size: int) -> Observation:
         rng = self._rng

@@ -1,6 +1,6 @@
 """SIGKILL at random moments of the real `regime serve`, with bots that repeat what was not answered.
 
-    python tests/torture/sigkill.py [--kills 1000] [--bots 6] [--seed 1] [--control ack-early]
+    python tests/torture/sigkill.py [--kills 1000] [--bots 6] [--seed 1] [--store postgres] [--control ack-early]
 
 Each bot has a stream of its own, sends observations (now and then one without a value, so that versions rise) and
 trades in batches of 1 to 5, repeats a batch until it is answered, and sometimes sends an answered one again. Most kills
@@ -13,7 +13,11 @@ come while events flow, some while the service starts and recovers. Held against
 and at the end, in a service that is left alive: no event was applied twice (each stream has counted exactly the
 observations and trades of the log, and its digest is that of a replay of the log from the start), and `verify` passes.
 
-The negative control answers before anything is on disk (`nursery.py`) and must lose.
+With `--store postgres` the log is in a PostgreSQL server of its own, and every third time it is the *server* that dies
+at once (`pg_ctl stop -m immediate`: no process of it writes anything more), with the service killed the moment after,
+or left to find out and end by itself, with exit code 1.
+
+The negative controls (`nursery.py`) answer before anything is on disk, or do not wait for the server's; they must lose.
 
 Exit codes: 0 nothing was lost (the control: it lost), 1 it was the other way round.
 """
@@ -21,6 +25,7 @@ Exit codes: 0 nothing was lost (the control: it lost), 1 it was the other way ro
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -32,15 +37,24 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from regime import codec
+from regime.errors import RegimeError
 from regime.events import Observation, StreamKey, Trade, source_key
 from regime.fleet import Fleet
 from regime.replay import replay
 from regime_service import settings
+from regime_service.app import EXIT_FAILED
+from regime_service.stores import Store
+from regime_service.stores.opening import open_store
 from regime_service.stores.sqlite import SqliteStore
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from postgres_server import MISSING, PostgresServer, programs
 
 CONFIG = """
 clock = "event"
@@ -54,14 +68,86 @@ snapshot_every = 100
 CANDLE_MS = 300_000
 
 
+class FilePlace:
+    """The log in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "store.db"
+        self._aside = folder / "aside"
+        self.where = str(self._path)
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Store]:
+        """The store as the kill left it. It is not touched: what lies in the WAL is read from a copy of that."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        self._aside.mkdir()
+        # The file itself is written to by nobody but who moves the WAL, and a reader does not.
+        os.link(self._path, self._aside / self._path.name)
+        if (wal := Path(f"{self._path}-wal")).exists():
+            shutil.copy(wal, self._aside / wal.name)
+        with contextlib.closing(SqliteStore(self._aside / self._path.name, read_only=True)) as store:
+            yield store
+
+    def die(self, rng: random.Random) -> bool:
+        """A file does not die."""
+        return False
+
+    def revive(self) -> None:
+        """Nothing to do."""
+
+    def remove(self) -> None:
+        """The folder is removed by who made it."""
+
+
+class ServerPlace:
+    """The log in a PostgreSQL server of its own."""
+
+    def __init__(self) -> None:
+        found = programs()
+        if found is None:
+            raise RuntimeError(MISSING)
+        self._server = PostgresServer(found)
+        self.where = self._server.url
+        self.deaths = 0
+
+    def exists(self) -> bool:
+        return True
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Store]:
+        with contextlib.closing(open_store(self.where, read_only=True)) as store:
+            yield store
+
+    def die(self, rng: random.Random) -> bool:
+        """Let the server die at once, every third time."""
+        if rng.random() > 1 / 3:
+            return False
+        self._server.stop("immediate")
+        self.deaths += 1
+        return True
+
+    def revive(self) -> None:
+        if not self._server.running():
+            self._server.start()
+
+    def remove(self) -> None:
+        self._server.remove()
+
+
+Place = FilePlace | ServerPlace
+
+
 class Service:
     """The service, killed and started again at will."""
 
-    def __init__(self, folder: Path, control: str) -> None:
-        (folder / "config.toml").write_text(CONFIG, "utf-8")
-        self.store = folder / "store.db"
+    def __init__(self, folder: Path, place: Place, control: str) -> None:
+        self.config = folder / "config.toml"
+        self.config.write_text(CONFIG, "utf-8")
         self._word = f"serve-{control}" if control else "serve"
-        self._arguments = ("--config", str(folder / "config.toml"), "--store", str(self.store), "--port", "0")
+        self._arguments = ("--config", str(self.config), "--store", place.where, "--port", "0")
         self._nursery = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("nursery.py"))], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -77,13 +163,15 @@ class Service:
     def wait_until_it_answers(self) -> None:
         self.address = self._answer("regimegate answers at").removeprefix("http://")
 
-    def kill(self) -> None:
+    def kill(self, *, by_itself: bool = False) -> None:
+        """Kill it, or wait until it has ended with exit code 1."""
         self.address = ""
-        os.kill(self._child, signal.SIGKILL)
+        if not by_itself:
+            os.kill(self._child, signal.SIGKILL)
         self._tell("reap")
         status = int(self._answer("ended"))
         self._child = 0
-        if status != signal.SIGKILL:
+        if status != (EXIT_FAILED << 8 if by_itself else signal.SIGKILL):
             raise RuntimeError(f"the service ended by itself with status {status}: {self._last_words()}")
 
     def close(self) -> None:
@@ -203,32 +291,22 @@ class Bot(threading.Thread):
 class Auditor:
     """Holds what was acknowledged against the store, each event once."""
 
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._folder = store.parent / "copy"
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._log: dict[str, bytes] = {}
         self._seq = 0
         self._seen: dict[Bot, int] = {}
         self.lost = 0
 
     def look(self, bots: list[Bot]) -> None:
-        """Read a copy, so that the service finds the file as the kill left it."""
+        """Read what is new in the store."""
         acknowledged = {bot: len(bot.acknowledged) for bot in bots}
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
-        for ending in ("", "-wal"):
-            if (source := Path(f"{self._store}{ending}")).exists():
-                shutil.copy(source, self._folder / source.name)
-        store = SqliteStore(self._folder / self._store.name)
-        try:
+        with self._place.read() as store:
             # Numbers that were seen once stay, so only what is new is read.
             for seq, raw in store.events(self._seq):
                 self._log[source_key(codec.decode(raw))] = raw
                 self._seq = seq
-            if store.last_seq() < self._seq:
-                self.lost += self._seq - store.last_seq()
-        finally:
-            store.close()
+            self.lost += max(0, self._seq - store.last_seq())
         for bot, count in acknowledged.items():
             for key, raw in bot.acknowledged[self._seen.get(bot, 0) : count]:
                 self.lost += self._log.get(key) != raw
@@ -236,43 +314,57 @@ class Auditor:
 
 
 class Outcome(NamedTuple):
-    """What the run came to. `starting` are the kills before the service answered."""
+    """What the run came to. `starting` are the kills before the service answered, `deaths` those of the server.
+    `slowest_s` is the longest time from the start of a service (forked) to its first answer."""
 
     kills: int
     starting: int
+    deaths: int
     acknowledged: int
     repeats: int
     lost: int
     faults: tuple[str, ...]
+    slowest_s: float
     seconds: float
 
 
-def torture(folder: Path, kills: int, *, bots: int = 6, seed: int = 1, control: str = "") -> Outcome:
+def torture(
+    folder: Path, kills: int, *, bots: int = 6, seed: int = 1, control: str = "", store: str = "sqlite"
+) -> Outcome:
     """Kill the service `kills` times; the control stops at its first loss."""
     began, rng = time.monotonic(), random.Random(seed)
-    service = Service(folder, control)
+    place = ServerPlace() if store == "postgres" else FilePlace(folder)
+    service = Service(folder, place, control)
     crowd = [Bot(service, number, seed, control=control) for number in range(bots)]
-    auditor = Auditor(service.store)
+    auditor = Auditor(place)
     done = starting = 0
+    slowest_s = 0.0
     faults: list[str] = []
     try:
         for bot in crowd:
             bot.start()
         while done < kills:
+            started_s = time.monotonic()
             service.start()
-            if service.store.exists() and rng.random() < 0.15:
+            if done and place.exists() and rng.random() < 0.15:
                 time.sleep(rng.random() * 0.15)
                 starting += 1
+                service.kill()
             else:
                 service.wait_until_it_answers()
+                slowest_s = max(slowest_s, time.monotonic() - started_s)
                 _wait_for_progress(crowd)
                 time.sleep(rng.random() ** 2 * 0.3)
-            service.kill()
+                server_died = place.die(rng)
+                service.kill(by_itself=server_died and rng.random() < 0.2)
+                place.revive()
             done += 1
             auditor.look(crowd)
             faults = [fault for bot in crowd for fault in bot.faults]
             if faults or auditor.lost:
                 break
+            if done % 50 == 0:
+                print(f"{done} of {kills}, {time.monotonic() - began:.0f} s", file=sys.stderr)
         if not control and not faults and not auditor.lost:
             service.start()
             service.wait_until_it_answers()
@@ -282,17 +374,19 @@ def torture(folder: Path, kills: int, *, bots: int = 6, seed: int = 1, control: 
             for bot in crowd:
                 bot.join(30)
             faults += [fault for bot in crowd for fault in bot.faults]
-            faults += _compare(service, crowd)
+            faults += _compare(service, place, crowd)
             service.kill()
             auditor.look(crowd)
-            faults += _verify(service.store)
+            faults += _verify(place)
     finally:
         for bot in crowd:
             bot.stop.set()
         service.close()
+        place.remove()
     return Outcome(
-        done, starting, sum(len(bot.acknowledged) for bot in crowd), sum(bot.repeats for bot in crowd), auditor.lost,
-        tuple(faults), time.monotonic() - began,
+        done, starting, place.deaths if isinstance(place, ServerPlace) else 0,
+        sum(len(bot.acknowledged) for bot in crowd), sum(bot.repeats for bot in crowd), auditor.lost, tuple(faults),
+        slowest_s, time.monotonic() - began,
     )  # fmt: skip
 
 
@@ -305,14 +399,11 @@ def _wait_for_progress(crowd: list[Bot]) -> None:
         time.sleep(0.002)
 
 
-def _compare(service: Service, crowd: list[Bot]) -> list[str]:
+def _compare(service: Service, place: Place, crowd: list[Bot]) -> list[str]:
     """Hold the living service's state against a replay of its log."""
-    config = settings.load(str(service.store.with_name("config.toml")), environ={}).engine
-    store = SqliteStore(service.store, read_only=True)
-    try:
+    config = settings.load(str(service.config), environ={}).engine
+    with contextlib.closing(open_store(place.where, read_only=True)) as store:
         log = [codec.decode(raw) for _, raw in store.events()]
-    finally:
-        store.close()
     fleet = Fleet(config, {}.__getitem__)
     for _ in replay(log, fleet):
         pass
@@ -342,15 +433,13 @@ def _compare(service: Service, crowd: list[Bot]) -> list[str]:
     return faults
 
 
-def _verify(path: Path) -> list[str]:
-    store = SqliteStore(path, read_only=True)
-    try:
-        for _ in store.verify():
-            pass
-    except Exception as error:
-        return [str(error)]
-    finally:
-        store.close()
+def _verify(place: Place) -> list[str]:
+    with place.read() as store:
+        try:
+            for _ in store.verify():
+                pass
+        except RegimeError as error:
+            return [str(error)]
     return []
 
 
@@ -359,14 +448,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--bots", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--control", choices=("ack-early",), help="a service that must lose events")
+    parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--control", choices=("ack-early", "no-sync"), help="a service that must lose events")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = torture(
-            Path(folder), arguments.kills, bots=arguments.bots, seed=arguments.seed, control=arguments.control or ""
-        )
+            Path(folder), arguments.kills, bots=arguments.bots, seed=arguments.seed, control=arguments.control or "",
+            store=arguments.store,
+        )  # fmt: skip
     print(
-        f"{arguments.control or 'as shipped'}: {found.kills} kills ({found.starting} while starting), "
+        f"{arguments.store}, {arguments.control or 'as shipped'}: {found.kills} kills ({found.starting} while "
+        f"starting, {found.deaths} of the server), slowest start {found.slowest_s:.1f} s, "
         f"{found.acknowledged} events acknowledged, {found.repeats} requests repeated, {found.lost} events lost, "
         f"{len(found.faults)} other faults ({found.seconds:.0f} s)"
     )

@@ -1,40 +1,51 @@
 """The routes of the contract: what a bot, an operator and a probe may ask.
 
-    create_app(ports, decode_reference) -> FastAPI
+    create_app(ports, decode_reference) -> Application
 
-Bodies are read by `regime.codec`, queries by `schema.Query`; FastAPI routes, and writes /docs and /openapi.json from
-what stands beside each route. Nothing here decides: a POST hands its events in and answers with what came back, a GET
-reads the board.
+Bodies are read by `regime.codec`, queries by `schema.Query`; `routes` finds the handler, and makes /docs and
+/openapi.json from what stands beside each route. Nothing here decides: a POST hands its events in and answers with what
+came back, a GET reads the board. A handler that waits for nothing is a plain function.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib.metadata
 import os
 import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, Any, Literal, TypeVar, cast
+from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
 
-import anyio.to_thread
 import msgspec
-from fastapi import FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
+from msgspec import UNSET
 
 from regime import codec
-from regime.decision import Decision, to_answer
+from regime.decision import Decision
 from regime.errors import CallerError, FieldError, Unavailable
 from regime.events import AnyEvent, Candle, Command, Equity, Event, Observation, Recalibrated, StreamKey, Trade
 from regime.reference import Reference
 from regime_service.http import docs, problems, schema
-from regime_service.http.auth import KEY_ID, Door, needed
+from regime_service.http.answers import JSON_TYPE, Answers, etag, to_thresholds
+from regime_service.http.auth import Door, needed
+from regime_service.http.exchange import Header, Receive, Request, Response, Scope, Send
 from regime_service.http.gate import Gate
-from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
 from regime_service.http.limits import Caps, Limiter
-from regime_service.http.schema import JSON, MILLIS, NDJSON, Override, Param, PeakReset, Query
+from regime_service.http.routes import Answer, Handler, Routes
+from regime_service.http.schema import (
+    JSON,
+    MILLIS,
+    NDJSON,
+    DecisionsAnswer,
+    IngestAnswer,
+    Override,
+    Param,
+    PeakReset,
+    Query,
+    ReferenceAnswer,
+)
+from regime_service.http.stream import Push, Wanted
 from regime_service.ports import Ports, Receipt
 from regime_service.stores.rows import new_ulid
 
@@ -51,13 +62,16 @@ REFERENCE_SYNONYMS = {"application/x-parquet": REFERENCE_TYPES[0], "application/
 FUTURE_MS = 60_000
 """How far ahead of ours a bot's clock may be."""
 SYMBOLS_MAX = 1_000
-OFF_LOOP_BYTES = 256 * 1024
+OFF_LOOP_BYTES = 512 * 1024
 """A body larger than this is decoded in a worker thread: reading 8 MiB would keep everybody else waiting."""
 SPOOL_BYTES = 4 * 1024 * 1024
 """What of a reference is held in memory while it comes in; the rest goes to a temporary file."""
 DECISIONS_MAX = 1_000
 OVERRIDES_MAX = 1_000
 """Overrides in force at once: each is looked at with every event of its model."""
+QUERIES_KEPT = 4096
+QUERY_BYTES_KEPT = 512
+"""Queries of polls that are remembered once read, and how long one of them may be."""
 UPLOADS_MAX = 4
 """References that may come in at once: each may fill half a gigabyte of the temporary folder."""
 
@@ -76,6 +90,11 @@ _ON_CONFLICT = Param(
     choices=("refuse", "keep"),
     default="refuse",
 )
+_FILTERS = (
+    Param("model", "only streams of this model; left out: of all"),
+    Param("symbol", "only these symbols, several with commas; left out: all"),
+    Param("timeframe", "only this timeframe; left out: all"),
+)
 _SCOPE = (
     Param("symbol", "only streams of this symbol; left out: all of the model", length_max=128),
     Param("timeframe", "only streams of this timeframe; left out: all of the model", length_max=8),
@@ -87,47 +106,70 @@ _PAGE = (
 )
 
 
-def create_app(ports: Ports, decode_reference: DecodeReference) -> FastAPI:
-    """Return the ASGI application of the contract, wired to `ports`."""
-    app = FastAPI(
-        title="regimegate",
-        version=VERSION,
-        summary="Tells trading bots which market regime they are in, and whether to trade in it.",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    _route(app, _Api(ports, decode_reference))
-    problems.install(app)
-    app.add_middleware(
-        Gate,
-        hosts=ports.hosts,
-        health=ports.health,
-        body_bytes_max=ports.body_bytes_max,
-        reference_bytes_max=ports.reference_bytes_max,
-        door=Door(
+class Application:
+    """The ASGI application of the contract, and its document."""
+
+    def __init__(self, ports: Ports, decode_reference: DecodeReference) -> None:
+        self.routes = Routes(
+            title="regimegate", version=VERSION,
+            summary="Tells trading bots which market regime they are in, and whether to trade in it.",
+        )  # fmt: skip
+        door = Door(
             ports.keys,
             metrics_open=ports.metrics_open,
             requests=Limiter(per_s=ports.requests_per_s, burst=ports.requests_burst),
             session=ports.session,
-        ),
-    )
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            document["components"] = {"schemas": schema.components(), "securitySchemes": schema.SECURITY}
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    async def get_docs(_request: Request) -> Response:
-        return Response(
-            docs.page(app.openapi()), media_type="text/html", headers={"Content-Security-Policy": docs.POLICY}
+        )
+        answers = Answers(ports)
+        self._push = Push(ports, answers, shut_to=door.shut_to)
+        self._document: dict[str, Any] | None = None
+        _route(self.routes, _Api(ports, decode_reference, answers, self._push))
+        self.routes.add("GET", "/openapi.json", self._get_openapi)
+        self.routes.add("GET", "/docs", self._get_docs)
+        self._gate = Gate(
+            self.routes,
+            hosts=ports.hosts,
+            fault=ports.fault,
+            body_bytes_max=ports.body_bytes_max,
+            reference_bytes_max=ports.reference_bytes_max,
+            door=door,
+            traffic=ports.traffic,
         )
 
-    app.openapi = openapi  # type: ignore[method-assign]
-    app.add_api_route("/docs", get_docs, include_in_schema=False, response_class=Response)
-    return app
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._gate(scope, receive, send)
+
+    def at_once(self, scope: Scope) -> tuple[Response, tuple[Header, ...]] | None:
+        """Answer a request that waits for nothing; see `Gate.at_once`."""
+        return self._gate.at_once(scope)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the document of all routes that were added."""
+        return self.routes.document({"schemas": schema.components(), "securitySchemes": schema.SECURITY})
+
+    def leave(self) -> None:
+        """End all event streams, so that the server can stop."""
+        self._push.close("the service is stopping")
+
+    def _get_openapi(self, _request: Request) -> Response:
+        return _json(self._documented())
+
+    def _get_docs(self, _request: Request) -> Response:
+        page = docs.page(self._documented()).encode()
+        headers = ((b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", docs.POLICY.encode()))
+        return Response(page, headers=headers)
+
+    def _documented(self) -> dict[str, Any]:
+        # Made when it is first asked for: by then every route has been added.
+        if self._document is None:
+            self._document = self.openapi()
+        return self._document
+
+
+def create_app(ports: Ports, decode_reference: DecodeReference) -> Application:
+    """Return the ASGI application of the contract, wired to `ports`."""
+    return Application(ports, decode_reference)
 
 
 SECONDS_MAX = 978_307_200_000
@@ -137,10 +179,14 @@ SECONDS_MAX = 978_307_200_000
 class _Api:
     """The endpoints. Each reads its request, asks one port and answers."""
 
-    def __init__(self, ports: Ports, decode_reference: DecodeReference) -> None:
+    def __init__(self, ports: Ports, decode_reference: DecodeReference, answers: Answers, push: Push) -> None:
         self._ports = ports
         self._decode_reference = decode_reference
+        self._answers = answers
+        self._push = push
+        self._asked: dict[bytes, _Asked] = {}
         self._decoding = asyncio.Lock()
+        self._large = asyncio.Lock()
         self._uploads = 0
         self._caps = Caps(
             lambda: ports.board.now.decisions, streams_max=ports.streams_max, key_streams_max=ports.key_streams_max,
@@ -165,24 +211,26 @@ class _Api:
         self, request: Request, kind: type[Observation | Trade | Equity | Candle], *, ndjson: bool = False
     ) -> Response:
         media = _media_type(request, (JSON, NDJSON) if ndjson else (JSON,))
-        query = Query(request.scope["query_string"], [_ON_CONFLICT], strict=True)
-        keep = query.text("on_conflict") == "keep"
-        raw = await request.body()
-        events = await _parsed(raw, kind, ndjson=media == NDJSON)
-        single = media == JSON and not _is_array(raw)
+        keep = bool(request.query) and Query(request.query, [_ON_CONFLICT], strict=True).text("on_conflict") == "keep"
+        events, single = await self._parsed(request, kind, ndjson=media == NDJSON)
         self._refuse_future(events, single=single)
         receipt = Receipt(0, 0, 0, 0, (), ())
         if events:
             receipt = await self._ingest(request, cast(Sequence[AnyEvent], events), single=single, keep=keep)
-        answer: dict[str, Any] = {
-            "accepted": receipt.accepted,
-            "duplicates": receipt.duplicates,
-            "late": receipt.late,
-            "thresholds": self._answers(receipt.decisions, replied=True),
-        }
-        if keep:
-            answer["conflicts"] = receipt.conflicts
-        return _json(answer)
+        return _json(
+            IngestAnswer(
+                accepted=receipt.accepted, duplicates=receipt.duplicates, late=receipt.late,
+                thresholds=self._answers.replied(receipt.decisions), conflicts=receipt.conflicts if keep else UNSET,
+            )
+        )  # fmt: skip
+
+    async def _parsed(self, request: Request, kind: type[E], *, ndjson: bool = False) -> tuple[list[E], bool]:
+        chunks = await request.pieces()
+        if sum(map(len, chunks)) <= OFF_LOOP_BYTES:
+            return _parsed(chunks, kind, ndjson)
+        # One at a time: decoded, and above all explained where it is wrong, a body is many times its size.
+        async with self._large:
+            return await asyncio.to_thread(_parsed, chunks, kind, ndjson)
 
     async def _ingest(
         self,
@@ -196,7 +244,7 @@ class _Api:
         on_conflict: Literal["refuse", "keep"] = "keep" if keep else "refuse"
         done = None
         try:
-            done = self._caps.admit(events, request.scope.get(KEY_ID))
+            done = self._caps.admit(events, request.key_id)
             receipt = await self._ports.ingest(events, on_conflict=on_conflict, references=references)
             done(True)
             done = None
@@ -240,7 +288,7 @@ class _Api:
 
     async def put_reference(self, request: Request) -> Response:
         media = _media_type(request, REFERENCE_TYPES, REFERENCE_SYNONYMS)
-        query = Query(request.scope["query_string"], _SCOPE, strict=True)
+        query = Query(request.query, _SCOPE, strict=True)
         event_clock = self._ports.config.clock == "event"
         now_ms = self._ports.now_ms()
         trained_until_ms = query.whole("trained_until_ms")
@@ -265,12 +313,11 @@ class _Api:
         self._uploads += 1
         try:
             with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-                async for chunk in request.stream():
-                    if chunk:
-                        await anyio.to_thread.run_sync(_spooled, spool, chunk)
+                async for chunk in request.chunks():
+                    await asyncio.to_thread(_spooled, spool, chunk)
                 # One at a time: a reference unpacked is many times its size on the wire.
                 async with self._decoding:
-                    reference, reference_id, raw = await anyio.to_thread.run_sync(self._decoded, spool, media)
+                    reference, reference_id, raw = await asyncio.to_thread(self._decoded, spool, media)
         finally:
             self._uploads -= 1
         if trained_until_ms is None:
@@ -278,11 +325,11 @@ class _Api:
         event = msgspec.structs.replace(event, reference_id=reference_id, trained_until_ms=trained_until_ms)
         receipt = await self._ingest(request, [event], single=True, references={reference_id: raw})
         return _json(
-            {
-                "reference_id": reference_id, "version": event.version, "rows": reference.rows,
-                "features": len(reference.names), "trained_until_ms": trained_until_ms,
-                "duplicate": receipt.duplicates > 0, "thresholds": self._answers(receipt.decisions, replied=True),
-            }
+            ReferenceAnswer(
+                reference_id=reference_id, version=event.version, rows=reference.rows, features=len(reference.names),
+                trained_until_ms=trained_until_ms, duplicate=receipt.duplicates > 0,
+                thresholds=self._answers.replied(receipt.decisions),
+            )
         )  # fmt: skip
 
     def _decoded(self, spool: IO[bytes], media: str) -> tuple[Reference, str, bytes]:
@@ -299,47 +346,67 @@ class _Api:
 
     # --- decisions out ---
 
-    async def get_thresholds(self, request: Request) -> Response:
-        query = Query(request.scope["query_string"], (_MODEL, _SYMBOLS, _TIMEFRAME), strict=False)
-        model, timeframe = query.text("model"), query.text("timeframe")
-        symbols = _symbols(query.text("symbol"))
-        board = self._ports.board.now.decisions
-        if len(symbols) == 1 and "," not in query.text("symbol"):
-            found = [self._known(board, StreamKey(model, symbols[0], timeframe))]
-            unknown: list[str] = []
+    def get_thresholds(self, request: Request) -> Response:
+        asked = self._asked.get(request.query) or self._read_asked(request.query)
+        board, answers = self._ports.board.now.decisions, self._answers
+        unknown = b"[]"
+        if (alone := asked.alone) is not None:
+            one = answers.spelled(alone, board.get(alone) or self._known(board, alone))
+            found, headers, tag = [one], one.headers, one.etag
+            told = one.polled or answers.polled(one)
         else:
-            asked = {symbol: board.get(StreamKey(model, symbol, timeframe)) for symbol in symbols}
-            found = [decision for decision in asked.values() if decision is not None]
-            unknown = [symbol for symbol, decision in asked.items() if decision is None]
-        etag = _etag(self._ports.epoch(), found, unknown)
-        if _matches(request.headers.getlist("if-none-match"), etag):
+            found = [answers.spelled(key, board[key]) for key in asked.keys if key in board]
+            missing = [key.symbol for key in asked.keys if key not in board]
+            tag = etag(self._ports.epoch(), [one.token for one in found], missing)
+            headers = (JSON_TYPE, (b"etag", tag))
+            told, unknown = b",".join([answers.polled(one) for one in found]), msgspec.json.encode(missing)
+        if request.has(b"if-none-match") and _matches(request, tag):
             # One header renews all of them, so it says the shortest.
-            valid_for_ms = min(self._leases(found, replied=False), default=POLLED_MS)
-            return Response(None, 304, {"ETag": etag, "Regime-Valid-For-Ms": str(valid_for_ms)})
-        answers = self._answers(found, replied=False)
-        body = {"server_time_ms": self._ports.now_ms(), "thresholds": answers, "unknown": unknown}
-        return _json(body, {"ETag": etag})
+            valid_for_ms = answers.shortest_lease(found)
+            return Response(b"", 304, ((b"etag", tag), (b"regime-valid-for-ms", b"%d" % valid_for_ms)))
+        now_ms = self._ports.now_ms()
+        return Response(b'{"server_time_ms":%d,"thresholds":[%b],"unknown":%b}' % (now_ms, told, unknown), 200, headers)
+
+    def _read_asked(self, raw: bytes) -> _Asked:
+        """Read the query of a poll, and remember it: a bot asks the same again and again."""
+        query = Query(raw, (_MODEL, _SYMBOLS, _TIMEFRAME), strict=False)
+        text = query.text("symbol")
+        keys = [StreamKey(query.text("model"), symbol, query.text("timeframe")) for symbol in _symbols(text)]
+        asked = _Asked(keys[0] if "," not in text else None, keys)
+        if len(raw) <= QUERY_BYTES_KEPT:
+            if len(self._asked) >= QUERIES_KEPT:
+                self._asked.clear()
+            self._asked[raw] = asked
+        return asked
+
+    async def get_stream(self, request: Request) -> Answer:
+        query = Query(request.query, _FILTERS, strict=False)
+        symbols = query.maybe("symbol")
+        wanted = Wanted(
+            query.maybe("model"), None if symbols is None else frozenset(_symbols(symbols)), query.maybe("timeframe")
+        )
+        return self._push.open(request, wanted)
 
     async def get_decisions(self, request: Request) -> Response:
-        query = Query(request.scope["query_string"], (*_STREAM, *_PAGE), strict=False)
+        query = Query(request.query, (*_STREAM, *_PAGE), strict=False)
         key = _key(query)
         self._known(self._ports.board.now.decisions, key)
         since_version, limit = query.whole("since_version"), query.whole("limit")
         assert since_version is not None and limit is not None  # They have defaults.
         epoch = self._ports.epoch()
-        decisions = await anyio.to_thread.run_sync(self._ports.decisions, key, since_version, limit)
+        decisions = await asyncio.to_thread(self._ports.decisions, key, since_version, limit)
         return _json(
-            {
-                "epoch": epoch,
-                "decisions": [to_answer(decision, epoch=epoch, valid_for_ms=0) for decision in decisions],
-                "next_since_version": decisions[-1].version if decisions else since_version,
-            }
+            DecisionsAnswer(
+                epoch=epoch,
+                decisions=[to_thresholds(decision, epoch, 0) for decision in decisions],
+                next_since_version=decisions[-1].version if decisions else since_version,
+            )
         )
 
     async def get_explain(self, request: Request) -> Response:
-        key = _key(Query(request.scope["query_string"], _STREAM, strict=False))
+        key = _key(Query(request.query, _STREAM, strict=False))
         try:
-            return _json(await anyio.to_thread.run_sync(self._ports.explain, key))
+            return _json(await asyncio.to_thread(self._ports.explain, key))
         except KeyError:
             raise _unknown(key) from None
 
@@ -349,25 +416,13 @@ class _Api:
             raise _unknown(key)
         return decision
 
-    def _answers(self, decisions: Sequence[Decision], *, replied: bool) -> list[dict[str, Any]]:
-        epoch = self._ports.epoch()
-        leases = self._leases(decisions, replied=replied)
-        return [to_answer(d, epoch=epoch, valid_for_ms=lease) for d, lease in zip(decisions, leases, strict=True)]
-
-    def _leases(self, decisions: Sequence[Decision], *, replied: bool) -> list[int]:
-        now_ms, clock = self._ports.now_ms(), self._ports.config.clock
-        # Asked only where it matters: the answer may have to wait for the writer.
-        overrides = self._ports.overrides().values() if any(map(forced_sides, decisions)) else ()
-        return [lease_ms(d, overrides=overrides, clock=clock, now_ms=now_ms, replied=replied) for d in decisions]
-
     # --- the operator's word ---
 
     async def post_override(self, request: Request) -> Response:
         _media_type(request, (JSON,))
-        Query(request.scope["query_string"], (), strict=True)
-        raw = await request.body()
-        asked = await _parsed(raw, Override)
-        if len(asked) != 1 or _is_array(raw):
+        Query(request.query, (), strict=True)
+        asked, single = await self._parsed(request, Override)
+        if not single:
             raise CallerError("An override is one object, not a list: send them one by one.")
         override = asked[0]
         self._require_model(override.model)
@@ -391,7 +446,7 @@ class _Api:
             id=override.id or new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="set", ts_ms=at_ms,
             model=override.model, symbol=override.symbol, timeframe=override.timeframe, side=override.side,
             state=override.state, until_ms=override.until_ms, actor=override.actor, reason=override.reason,
-            key_id=request.scope.get(KEY_ID),
+            key_id=request.key_id,
         )  # fmt: skip
         same = standing.get(command.id)
         if same is not None and _unsigned(same, at_ms) == _unsigned(command, at_ms):
@@ -402,22 +457,21 @@ class _Api:
 
     async def post_peak_reset(self, request: Request) -> Response:
         _media_type(request, (JSON,))
-        Query(request.scope["query_string"], (), strict=True)
-        raw = await request.body()
-        asked = await _parsed(raw, PeakReset)
-        if len(asked) != 1 or _is_array(raw):
+        Query(request.query, (), strict=True)
+        asked, single = await self._parsed(request, PeakReset)
+        if not single:
             raise CallerError("A reset is one object, not a list: send them one by one.")
         self._require_model(asked[0].model)
         command = Command(
             id=new_ulid(self._ports.now_ms(), secrets.token_bytes(10)), action="reset-peak",
             ts_ms=self._operator_ms(asked[0].model), model=asked[0].model, actor=asked[0].actor,
-            reason=asked[0].reason, key_id=request.scope.get(KEY_ID),
+            reason=asked[0].reason, key_id=request.key_id,
         )  # fmt: skip
         await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
 
     async def delete_override(self, request: Request) -> Response:
-        Query(request.scope["query_string"], (), strict=True)
+        Query(request.query, (), strict=True)
         override_id = request.path_params["id"]
         standing = self._ports.overrides().get(override_id)
         if standing is None:
@@ -429,7 +483,7 @@ class _Api:
         command = Command(
             id=standing.id, action="clear", ts_ms=self._operator_ms(standing.model), model=standing.model,
             symbol=standing.symbol, timeframe=standing.timeframe, side=standing.side,
-            key_id=request.scope.get(KEY_ID),
+            key_id=request.key_id,
         )  # fmt: skip
         await self._ingest(request, [command], single=True)
         return _json({"id": command.id})
@@ -449,21 +503,22 @@ class _Api:
 
     # --- the service itself ---
 
-    async def get_root(self, _request: Request) -> Response:
-        return Response(f"regimegate {VERSION}: the API is described at /docs\n", media_type="text/plain")
+    def get_root(self, _request: Request) -> Response:
+        said = f"regimegate {VERSION}: the API is described at /docs\n"
+        return Response(said.encode(), headers=((b"content-type", b"text/plain; charset=utf-8"),))
 
-    async def get_healthz(self, _request: Request) -> Response:
+    def get_healthz(self, _request: Request) -> Response:
         return _json({"status": "alive"})
 
-    async def get_readyz(self, _request: Request) -> Response:
+    def get_readyz(self, _request: Request) -> Response:
         health = self._ports.health()
         if not health.ready:
-            return problems.problem(503, f"{health.reason or 'The service is not ready'}.")
+            return problems.problem(503, f"{health.reason or 'The service is not ready'}.", kind="not-ready")
         return _json({"ready": True, "queue_depth": health.queue_depth, "queue_max": health.queue_max})
 
     async def get_metrics(self, _request: Request) -> Response:
-        text = await anyio.to_thread.run_sync(self._ports.metrics)
-        return Response(text, headers={"Content-Type": METRICS_TYPE})
+        text = await asyncio.to_thread(self._ports.metrics)
+        return Response(text, headers=((b"content-type", METRICS_TYPE.encode()),))
 
 
 # --- reading requests -----------------------------------------------------------------------------------------------
@@ -471,7 +526,9 @@ class _Api:
 
 def _media_type(request: Request, taken: Sequence[str], synonyms: Mapping[str, str] | None = None) -> str:
     """Return the media type of the body. Raises 415 for one that is not taken, for none, and for a compressed body."""
-    values = request.headers.getlist("content-type")
+    if request.only(b"content-type") == JSON_TYPE[1] and JSON in taken and not request.has(b"content-encoding"):
+        return JSON
+    values = request.values(b"content-type")
     media, _, parameters = (values[0] if len(values) == 1 else "").partition(";")
     media = media.strip().lower()
     media = (synonyms or {}).get(media, media)
@@ -485,7 +542,7 @@ def _media_type(request: Request, taken: Sequence[str], synonyms: Mapping[str, s
         charset = value.strip().strip('"').lower()
         if name.strip().lower() == "charset" and charset not in ("utf-8", "utf8"):
             raise CallerError(f"The body must be UTF-8, not {charset!r}. Nothing was stored.", status=415)
-    codings = [c for c in request.headers.getlist("content-encoding") if c.strip().lower() not in ("", "identity")]
+    codings = [c for c in request.values(b"content-encoding") if c.strip().lower() not in ("", "identity")]
     if codings:
         raise CallerError(
             f"Compressed bodies (Content-Encoding: {codings[0]!r}) are not taken; send it plain. Nothing was stored.",
@@ -505,18 +562,15 @@ def _spooled(spool: IO[bytes], chunk: bytes) -> None:
         ) from None
 
 
-async def _parsed(raw: bytes, kind: type[E], *, ndjson: bool = False) -> list[E]:
-    if len(raw) <= OFF_LOOP_BYTES:
-        return codec.parse(raw, kind, ndjson=ndjson)
-    return await anyio.to_thread.run_sync(lambda: codec.parse(raw, kind, ndjson=ndjson))
+def _parsed(chunks: list[bytes], kind: type[E], ndjson: bool) -> tuple[list[E], bool]:
+    """Return the events of a body that came in pieces, and whether it is one object by itself. Empties the list."""
+    raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    chunks.clear()
+    return codec.parse(raw, kind, ndjson=ndjson), not ndjson and _ARRAY.match(raw) is None
 
 
 def _unsigned(command: Command, ts_ms: int) -> Command:
     return msgspec.structs.replace(command, ts_ms=ts_ms, key_id=None)
-
-
-def _is_array(raw: bytes) -> bool:
-    return _ARRAY.match(raw) is not None
 
 
 def _checked(kind: type[E], **fields: Any) -> E:
@@ -560,25 +614,25 @@ def _unknown(key: StreamKey) -> CallerError:
 # --- writing answers ------------------------------------------------------------------------------------------------
 
 
-def _json(body: Any, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), headers=headers, media_type=JSON)
+def _json(body: Any) -> Response:
+    return Response(msgspec.json.encode(body), headers=(JSON_TYPE,))
 
 
-def _etag(epoch: str, decisions: Iterable[Decision], unknown: Iterable[str]) -> str:
-    """Return the weak ETag over all streams listed: it changes with everything a bot acts on."""
-    parts = [epoch]
-    for d in decisions:
-        parts += (*d.key, str(d.version), d.mode, d.reference_id or "", d.policy_id)
-    parts += ("unknown", *unknown)
-    return f'W/"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"'
-
-
-def _matches(values: Sequence[str], etag: str) -> bool:
+def _matches(request: Request, tag: bytes) -> bool:
     """Weak comparison (RFC 9110, 13.1.2): `*`, or any of a list, whatever is marked weak."""
-    text = ",".join(values)
+    if request.only(b"if-none-match") == tag:
+        return True
+    text = ",".join(request.values(b"if-none-match"))
     if text.strip() == "*":
         return True
-    return etag.removeprefix("W/") in (found.removeprefix("W/") for found in _ETAG.findall(text))
+    return tag.decode().removeprefix("W/") in (found.removeprefix("W/") for found in _ETAG.findall(text))
+
+
+class _Asked(NamedTuple):
+    """What a poll asks for. `alone`: one symbol, not a list of one, so that an unknown one is a 404."""
+
+    alone: StreamKey | None
+    keys: list[StreamKey]
 
 
 # --- routes and their documentation ---------------------------------------------------------------------------------
@@ -588,14 +642,26 @@ _READ = (400, 404, 422, 503)
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
-def _route(app: FastAPI, api: _Api) -> None:
-    def add(method: str, path: str, endpoint: Callable[..., Any], tag: str, extra: dict[str, Any]) -> None:
-        summary, _, description = extra.pop("x-text").partition("\n")
+_STREAM_TEXT = (
+    "Have the answers pushed as they change (server-sent events)\n`thresholds`: one stream's answer, the newest; first "
+    "those that stand, then each that changes, by the same measure as the ETag. Versions that were overtaken before "
+    "they could be sent are left out: /v1/decisions has them all. `lease` (every 15 s): every answer that came over "
+    "this stream still stands and is good for another `valid_for_ms`; nothing else renews. `closing`: why the service "
+    "ends the stream. A line beginning with a colon says that the line is alive. Count a lease on your own monotonic "
+    "clock from the start of the request plus `elapsed_ms` of the event, so that an event which waited in a buffer is "
+    "not taken for a fresh one. Each event has an `id`: who comes back with the last one as `Last-Event-ID` gets what "
+    "changed meanwhile; an id that is not known any more (another filter, a service that was restarted, anything else) "
+    "brings all that stands. A reader that does not read is cut off. Streams that come into being later are sent too, "
+    "and a filter that matches none is no error: `lease` says how many there are. Polling stays the contract; this is "
+    "faster."
+)
+
+
+def _route(routes: Routes, api: _Api) -> None:
+    def add(method: str, path: str, handler: Handler, tag: str, extra: dict[str, Any]) -> None:
+        summary, _, about = extra.pop("x-text").partition("\n")
         schema.locked(extra, needed(method, path))
-        app.add_api_route(
-            path, endpoint, methods=[method], response_class=Response, response_model=None, tags=[tag],
-            operation_id=endpoint.__name__, summary=summary, description=description.strip(), openapi_extra=extra,
-        )  # fmt: skip
+        routes.add(method, path, handler, tag=tag, summary=summary, about=about.strip(), operation=extra)
 
     for kind, endpoint, ndjson, text in (
         ("Observation", api.post_observations, True,
@@ -622,9 +688,9 @@ def _route(app: FastAPI, api: _Api) -> None:
         body={
             "required": True,
             "content": {
-                REFERENCE_TYPES[0]: {"schema": {"type": "string", "format": "binary"}},
-                REFERENCE_TYPES[1]: {"schema": {"type": "string"}},
-                REFERENCE_TYPES[2]: {"schema": {"type": "string"}},
+                REFERENCE_TYPES[0]: {"schema": {"type": "string", "format": "binary", "minLength": 1}},
+                REFERENCE_TYPES[1]: {"schema": {"type": "string", "minLength": 1}},
+                REFERENCE_TYPES[2]: {"schema": {"type": "string", "minLength": 1}},
             },
         },
     )  # fmt: skip
@@ -655,6 +721,16 @@ def _route(app: FastAPI, api: _Api) -> None:
         "out in 1 s; an answer is good for `valid_for_ms` from the start of the request; after that assume REDUCING."
     )
     add("GET", "/v1/thresholds", api.get_thresholds, "bot", {"x-text": text, **extra})
+
+    last_event_id = {
+        "name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"},
+        "description": "The `id` of the last event that came before the line broke.",
+    }  # fmt: skip
+    extra = schema.operation(
+        schema.EVENT_STREAM, about="Events, until one side ends it.", errors=(400, 422, 429, 503), params=_FILTERS,
+        headers=[last_event_id],
+    )  # fmt: skip
+    add("GET", "/v1/stream", api.get_stream, "bot", {"x-text": _STREAM_TEXT, **extra})
 
     extra = schema.operation(
         schema.json_of("DecisionsAnswer"), about="A page of the trail.", errors=_READ, params=(*_STREAM, *_PAGE)

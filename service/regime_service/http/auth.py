@@ -11,11 +11,9 @@ use up what another key has. Where there are no keys nobody is told to wait.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from fastapi import Response
-from starlette.types import Scope
-
+from regime_service.http.exchange import Request, Response
 from regime_service.http.limits import WRONG_BURST, WRONG_PER_S, Limiter, neighbourhood
 from regime_service.http.problems import problem
 from regime_service.keys import PREFIX, AccessScope, Key, KeyRing, holds_key
@@ -25,8 +23,6 @@ PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
 PAGE = frozenset({"/stream", "/session"})
 """The rest of the page, beside what lies below /page/: it asks for a session by itself, and forms bear a token."""
 INGEST = frozenset({"/v1/observations", "/v1/trades", "/v1/equity", "/v1/candles"})
-KEY_ID = "regime.key_id"
-"""Where the id of the key stands in the ASGI scope, for what is put on record; absent without keys."""
 
 _MARK = PREFIX.encode()
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="regimegate"'}
@@ -80,58 +76,79 @@ class Door:
         self._requests = requests
         self._wrong = Limiter(per_s=WRONG_PER_S, burst=WRONG_BURST)
 
-    def check(self, scope: Scope, authorizations: Sequence[str]) -> tuple[Key | None, Response | None]:
-        """Return the key of a request, or the answer that refuses it; neither where no key is needed.
-
-        `authorizations` are its Authorization headers.
-        """
+    def check(self, request: Request) -> Response | None:
+        """Return the answer that refuses a request; None where it may pass, and then its `key_id` is set."""
         ring = self._keys
         if ring is None:
-            return None, None
+            return None
         ring.look()
         if ring.open:
-            return None, None
-        wanted = needed(scope["method"], scope["path"])
-        if wanted is None or (self._metrics_open and scope["path"] == "/metrics"):
-            return None, None
+            return None
+        wanted = needed(request.method, request.path)
+        if wanted is None or (self._metrics_open and request.path == "/metrics"):
+            return None
         if ring.fault is not None:
-            return None, problem(
+            return problem(
                 503,
                 f"{ring.fault}. Until its operator has mended that, nobody is let in; a bot keeps the answer it holds "
                 "until its lease is over and then pauses.",
+                kind="keys",
             )
-        key, refusal = self._of(scope, authorizations)
+        key, refusal = self._of(ring, request)
         if key is None:
-            return None, self._wait(self._wrong, neighbourhood((scope.get("client") or ("",))[0]), "address") or refusal
-        if self._requests is not None and (wait := self._wait(self._requests, key.id, f"key {key.id}")) is not None:
-            return key, wait
+            client = (request.scope.get("client") or ("",))[0]
+            wait_s = self._wrong.wait_s(neighbourhood(client))
+            return _too_often("address", wait_s, " without a right key") if wait_s else refusal
+        if self._requests is not None and (wait_s := self._requests.wait_s(key.id)):
+            return _too_often(f"key {key.id}", wait_s)
         if not key.allows(wanted):
             has = ", ".join(key.scopes)
-            return key, problem(
+            return problem(
                 403,
-                f"{scope['method']} {scope['path']} needs the scope {wanted!r}, and the key {key.id} has {has}. "
+                f"{request.method} {request.path} needs the scope {wanted!r}, and the key {key.id} has {has}. "
                 f"Nothing was changed. `regime keys create --scope {wanted}` makes one that may.",
+                kind="scope",
             )
-        return key, None
+        request.key_id = key.id
+        return None
 
-    def _of(self, scope: Scope, authorizations: Sequence[str]) -> tuple[Key | None, Response | None]:
+    def shut_to(self, key_id: str | None) -> str | None:
+        """Say why somebody who was let in to look would not be let in any more; None where nothing has changed.
+
+        `key_id` is the key he came with, None where he came without.
+        """
+        ring = self._keys
+        if ring is None:
+            return None
+        ring.look()
+        if ring.open:
+            return None
+        if ring.fault is not None:
+            return ring.fault
+        if key_id is None:
+            return "the service has keys now, and this stream was opened without one"
+        key = ring.by_id(key_id)
+        if key is None or key.revoked is not None or not key.allows("read"):
+            return f"the key {key_id} was revoked"
+        return None
+
+    def _of(self, ring: KeyRing, request: Request) -> tuple[Key | None, Response | None]:
         """The key a request bears, or why it bears none."""
-        assert self._keys is not None
-        query: bytes = scope["query_string"]
-        if _MARK in query and holds_key(query.decode("latin-1")):
+        if _MARK in request.query and holds_key(request.query.decode("latin-1")):
             return None, _no_key(
                 "A key stands in the address of the request. Addresses are written into logs, so count that key as "
                 f"leaked: `regime keys revoke` it and make another. {_HOW}."
             )
-        if not authorizations and self._session is not None and scope["method"] in ("GET", "HEAD"):
-            cookies = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"cookie"]
-            if cookies and (found := self._session("; ".join(cookies))) is not None:
+        if self._session is not None and request.method in ("GET", "HEAD") and not request.has(b"authorization"):
+            found = self._session("; ".join(request.values(b"cookie"))) if request.has(b"cookie") else None
+            if found is not None:
                 return found, None
-        token = _bearer(authorizations)
+        token = _bearer(request)
         if token is None:
-            said = "bears no key" if not authorizations else "bears an Authorization header that is no Bearer key"
+            told = request.has(b"authorization")
+            said = "bears an Authorization header that is no Bearer key" if told else "bears no key"
             return None, _no_key(f"This service is locked, and the request {said}. {_HOW}.")
-        key = self._keys.find(token)
+        key = ring.find(token)
         if key is None:
             return None, _no_key(
                 f"The key is none of this service: it was cut short, belongs to another one, or was deleted. {_HOW}.",
@@ -141,24 +158,24 @@ class Door:
             return None, _no_key(f"The key {key.id} was revoked at {key.revoked}. {_HOW}.", wrong=True)
         return key, None
 
-    def _wait(self, limiter: Limiter, who: str, called: str) -> Response | None:
-        wait_s = limiter.wait_s(who)
-        if not wait_s:
-            return None
-        return problem(
-            429,
-            f"This {called} asks too often{' without a right key' if limiter is self._wrong else ''}. Nothing was "
-            "stored; the answer that is held stays good until its lease is over. Ask again after Retry-After seconds, "
-            "for many symbols at once (symbol=A,B,C), and send candles in batches. The limit of a key is "
-            "`requests_per_s` in the configuration.",
-            headers={"Retry-After": str(math.ceil(wait_s))},
-        )
+
+def _too_often(called: str, wait_s: float, how: str = "") -> Response:
+    return problem(
+        429,
+        f"This {called} asks too often{how}. Nothing was stored; the answer that is held stays good until its lease is "
+        "over. Ask again after Retry-After seconds, for many symbols at once (symbol=A,B,C), and send candles in "
+        "batches. The limit of a key is `requests_per_s` in the configuration.",
+        headers={"Retry-After": str(math.ceil(wait_s))},
+    )
 
 
-def _bearer(authorizations: Sequence[str]) -> str | None:
-    if len(authorizations) != 1:
+def _bearer(request: Request) -> str | None:
+    value = request.only(b"authorization")
+    if value is None:
         return None
-    scheme, _, token = authorizations[0].partition(" ")
+    if value[:11] == b"Bearer rgk_" and b" " not in value[7:]:
+        return value[7:].decode("latin-1")
+    scheme, _, token = value.decode("latin-1").strip().partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
@@ -167,4 +184,4 @@ def _no_key(detail: str, *, wrong: bool = False) -> Response:
     return problem(401, detail, headers={"WWW-Authenticate": challenge})
 
 
-__all__ = ["KEY_ID", "PUBLIC", "Door", "needed"]
+__all__ = ["PUBLIC", "Door", "needed"]

@@ -9,7 +9,7 @@ and keeps any number of header lines. Here each connection is in one of these ph
 | body | the header is complete | `body_s`, and a second more for each 16 KiB that came |
 | work | the body is complete | as long as it takes |
 | answer | the answer lies here unread | `answer_s`, and a second more for each 16 KiB of it |
-| rest | answered | uvicorn's keep-alive time |
+| rest | answered, and nothing of another request has come | uvicorn's keep-alive time |
 
 A slow line passes, a dripping one does not: bytes buy time, and time alone does not renew itself. When all places are
 taken a newcomer gets that of the oldest connection which is in `header`, else in `rest`; if every one is at work, 503.
@@ -20,12 +20,16 @@ Nothing here runs per request but a few additions in `data_received`.
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, NamedTuple
+import socket
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from regime_service.http.problems import problem
+from regime_service.http.exchange import Header, Response, Scope
+from regime_service.http.problems import KINDS, problem
+from regime_service.http.reply import Told, write
 
 HEADER_BYTES_MAX = 64 * 1024
 REFUSED_BYTES_MAX = 8 * 1024 * 1024
@@ -34,6 +38,8 @@ PIPELINE_MAX = 32
 """Requests that one connection may send ahead of their answers."""
 RATE_BYTES_MIN = 16 * 1024
 """A second buys so many bytes of a body or an answer."""
+FAREWELL_S = 1.0
+"""How long a reader may read nothing of what is left for it when the server stops."""
 SWEEP_TICKS = 10
 """uvicorn's ticks (0.1 s) between two looks at all connections."""
 
@@ -47,15 +53,30 @@ class Patience(NamedTuple):
     connections_max: int = 512
 
 
+AtOnce = Callable[[Scope], tuple[Response, tuple[Header, ...]] | None]
+
+
 class PatientProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with an end to its patience. Make one by `protocol`."""
 
     patience: ClassVar[Patience] = Patience()
+    rests: bool
+    """Whether the last request was answered and nothing of another has come."""
+
+    @staticmethod
+    def at_once(_scope: Scope) -> tuple[Response, tuple[Header, ...]] | None:
+        """Answer what waits for nothing; None for the rest, which gets a task."""
+        return None
+
+    @staticmethod
+    def refused(_kind: str) -> None:
+        """Told the kind of each refusal."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.active_s = self.loop.time()
-        self._bytes_in = self._header_bytes = 0
+        self.rests = False
+        self._bytes_in = self._header_bytes = self._answered_at_once = 0
         self._phase: tuple[str, object] = ("", None)
         self._phase_s, self._phase_bytes = self.active_s, 0
         if len(self.connections) > self.patience.connections_max and not self._made_room():
@@ -71,6 +92,8 @@ class PatientProtocol(HttpToolsProtocol):
         body_to_come = before is not None and before.more_body
         self.active_s = self.loop.time()
         self._bytes_in += len(data)
+        self._answered_at_once = 0
+        self.rests = False
         super().data_received(data)
         if self.cycle is not before:
             self._header_bytes = 0
@@ -85,6 +108,28 @@ class PatientProtocol(HttpToolsProtocol):
                 self.transport.close()
         if len(self.pipeline) > PIPELINE_MAX:
             self.transport.abort()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._answered_at_once < PIPELINE_MAX and app is self.app:
+            scope: Any = cycle.scope
+            told = self.at_once(scope)
+            if told is not None:
+                self._answered_at_once += 1
+                if write(cycle, *told):
+                    return
+                app = Told(*told)
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """What uvicorn does, but for a timer of its own for each rest: `look` ends those."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.rests = True
 
     def look(self, now_s: float) -> None:
         """End the connection if it has been in its phase for longer than that is given."""
@@ -103,6 +148,8 @@ class PatientProtocol(HttpToolsProtocol):
                     408,
                     "The body of the request came too slowly, or stopped coming. Nothing was stored. Send it again.",
                 )
+            case "rest" if spent_s > given_s:
+                self.transport.close()
             case "answer" if spent_s > given_s + self._phase_bytes / RATE_BYTES_MIN:
                 # close() would wait for the very bytes that nobody reads.
                 self.transport.abort()
@@ -116,18 +163,13 @@ class PatientProtocol(HttpToolsProtocol):
         """Whether a request has come, or is coming, that was not answered yet."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    @property
-    def rests(self) -> bool:
-        """Whether the last request was answered and nothing of another has come."""
-        return self.timeout_keep_alive_task is not None
-
     def _now(self) -> tuple[tuple[str, object], int, float]:
         """The phase, the bytes that count in it, and the seconds it is given. Two requests are two phases."""
         cycle = self.cycle
         if unread := self.transport.get_write_buffer_size():
             return ("answer", None), unread, self.patience.answer_s
         if self.transport.is_closing() or self.rests:
-            return ("rest", None), 0, 0.0
+            return ("rest", cycle), 0, self.timeout_keep_alive
         if not self.at_work:
             return ("header", cycle), 0, self.patience.header_s
         if cycle.more_body and not self.flow.read_paused:
@@ -143,13 +185,23 @@ class PatientProtocol(HttpToolsProtocol):
         return True
 
     def _refuse(self, status: int, detail: str) -> None:
+        self.refused(f"connection-{KINDS[status].slug}")
         self.transport.write(_answer(status, detail))
         self.transport.close()
 
 
-def protocol(patience: Patience) -> type[PatientProtocol]:
-    """Return the protocol class with that patience, for `uvicorn.Config(http=...)`."""
-    return type("PatientProtocol", (PatientProtocol,), {"patience": patience})
+def protocol(
+    patience: Patience,
+    *,
+    at_once: AtOnce = PatientProtocol.at_once,
+    refused: Callable[[str], None] = PatientProtocol.refused,
+) -> type[PatientProtocol]:
+    """Return the protocol class with that patience, for `uvicorn.Config(http=...)`.
+
+    `at_once` is the application's way to answer what waits for nothing, `refused` is told the kind of each refusal.
+    """
+    members = {"patience": patience, "at_once": staticmethod(at_once), "refused": staticmethod(refused)}
+    return type("PatientProtocol", (PatientProtocol,), members)
 
 
 class PatientServer(uvicorn.Server):
@@ -163,12 +215,35 @@ class PatientServer(uvicorn.Server):
                     connection.look(now_s)
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, but nobody waits for a reader who has stopped reading."""
+        cutting = asyncio.create_task(self._cut_off())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    async def _cut_off(self) -> None:
+        """End connections whose unread answer has not become shorter for a while."""
+        before: dict[object, int] = {}
+        while True:
+            await asyncio.sleep(FAREWELL_S)
+            unread: dict[object, int] = {
+                connection: connection.transport.get_write_buffer_size()
+                for connection in list(self.server_state.connections)
+            }
+            for connection in list(self.server_state.connections):
+                if 0 < before.get(connection, 0) <= unread.get(connection, 0):
+                    connection.transport.abort()
+            before = unread
+
 
 def _answer(status: int, detail: str) -> bytes:
     response = problem(status, detail, headers={"Connection": "close"})
     lines = [f"HTTP/1.1 {status} {_PHRASES[status]}".encode()]
-    lines += [name + b": " + value for name, value in response.raw_headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
+    lines += [name + b": " + value for name, value in response.headers]
+    lines.append(b"content-length: %d" % len(response.body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + response.body
 
 
 _PHRASES = {

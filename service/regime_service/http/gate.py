@@ -26,18 +26,18 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import NamedTuple
 
-from fastapi import Response
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from regime.errors import CallerError, RegimeError, Unavailable
-from regime_service.http.auth import KEY_ID, Door
+from regime_service.http.auth import Door
+from regime_service.http.exchange import ClientGone, Header, Message, Receive, Request, Response, Scope, Send
 from regime_service.http.problems import of_error, problem
+from regime_service.http.reply import reply
+from regime_service.http.routes import Answer, Routes
 from regime_service.keys import redact
-from regime_service.ports import Health
+from regime_service.ports import Traffic, Uncounted
 
 _LOG = logging.getLogger("regime_service.http")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?")
@@ -50,13 +50,18 @@ PAGE_POLICY = (
 )
 """Content-Security-Policy of HTML that does not bring one of its own."""
 _NO_POLICY = "default-src 'none'; frame-ancestors 'none'"
-_ANSWER_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-_PAGE_HEADERS = [
+_ANSWER_HEADERS: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_PAGE_HEADERS: tuple[Header, ...] = (
     *_ANSWER_HEADERS, (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
-]  # fmt: skip
-BODIES_BYTES_MAX = 48 * 1024 * 1024
-"""Bodies held at once, references apart (those go to disk): six of the largest, or a candle of each of thousands."""
+)  # fmt: skip
+_BODILESS = frozenset({"GET", "HEAD"})
+_TO_BE_CHECKED = frozenset({b"origin", b"sec-fetch-site", b"content-length"})
+_NOT_AT_ONCE = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"content-length", b"transfer-encoding"})
+_HOSTS_KNOWN_MAX = 64
+"""Host headers remembered as ours, so that they need not be read again."""
+BODIES_BYTES_MAX = 16 * 1024 * 1024
+"""Bodies held at once, references apart (those go to disk): two of the largest, or a candle of each of thousands."""
 SMALL_BYTES = 64 * 1024
 """A body of at most so many bytes passes even then."""
 
@@ -93,109 +98,163 @@ def same_site(origin: str, host: Site) -> bool:
 
 
 class Gate:
-    """ASGI middleware.
+    """The ASGI application: it looks at a request, has it answered, counts and sends the answer.
 
     Parameters
     ----------
-    app
+    routes
         What is behind it.
     hosts
         Names without port, lower case, that this service answers to (`::1` with or without brackets); `*` is any.
-    health
-        Whether the service can answer and store.
+    fault
+        Why nothing can be answered and stored now, as a sentence; None while all is well.
     body_bytes_max, reference_bytes_max
         Limits of a body; the second is for `PUT /v1/models/...`.
     door
         Asks for a key where there are keys; without one nobody is asked.
+    traffic
+        Where answers and refusals are counted.
     """
 
     def __init__(
         self,
-        app: ASGIApp,
+        routes: Routes,
         *,
         hosts: frozenset[str],
-        health: Callable[[], Health],
+        fault: Callable[[], str | None],
         body_bytes_max: int,
         reference_bytes_max: int,
         door: Door | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
-        self._app = app
+        self._routes = routes
         self._hosts = {host.lower() for host in hosts} | {f"[{host.lower()}]" for host in hosts if ":" in host}
-        self._health = health
+        self._fault = fault
         self._body_bytes_max = body_bytes_max
         self._reference_bytes_max = reference_bytes_max
         self._door = door or Door(None)
+        self._traffic = traffic or Uncounted()
         self._held_bytes = 0
+        self._known_hosts: set[bytes | None] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await _lifespan(receive, send)
             return
-        started = False
-        held = _Held()
-        guarded = _is_api(scope["path"])
+        request = Request(scope, receive)
+        begun_s = perf_counter()
+        begun = self._begin(request)
+        answer: Answer
+        if isinstance(begun, Response):
+            answer = begun
+        else:
+            held = _Held()
+            if request.method not in _BODILESS:
+                request.count = self._counter(request, held)
+            try:
+                answer = await begun
+            except ClientGone:
+                return  # Nobody is there to be answered.
+            except Exception as error:
+                answer = _of_exception(request, error)
+            finally:
+                self._held_bytes -= held.bytes
+        headers = self._counted(request, answer, perf_counter() - begun_s)
+        if isinstance(answer, Response):
+            await reply(send, answer, headers)
+        else:
+            await answer.run(send, headers)
 
-        async def send_guarded(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                own = message.get("headers", ())
-                # Under /v1 there is JSON only, and each header costs as much as a lookup.
-                message = {**message, "headers": [*own, *_ANSWER_HEADERS] if guarded else _page_headers(own)}
-            await send(message)
+    def at_once(self, scope: Scope) -> tuple[Response, tuple[Header, ...]] | None:
+        """Answer a request that waits for nothing, with the headers that go with the answer; None for any other.
 
+        The same as a call, without a task, for a server that can write an answer by itself. Left to the call is what
+        has a body, and what came through a proxy: there the server must find out first who asks.
+        """
+        if scope["method"] != "GET" or scope["path"] not in self._routes.immediate:
+            return None
+        request = Request(scope, _no_body)
+        if not request.plain or not _NOT_AT_ONCE.isdisjoint(request.plain):
+            return None
+        begun_s = perf_counter()
+        answer = self._begin(request)
+        if not isinstance(answer, Response):
+            raise TypeError(f"{request.path} waits")
+        return answer, self._counted(request, answer, perf_counter() - begun_s)
+
+    def _begin(self, request: Request) -> Response | Awaitable[Answer]:
+        """Return the answer, or what is to be waited for. Raises nothing."""
         try:
-            refusal = self._refusal(scope)
-            if refusal is None:
-                await self._app(scope, self._counted(scope, receive, held), send_guarded)
-            else:
-                await refusal(scope, receive, send_guarded)
-        except ClientDisconnect:
-            return  # Nobody is there to be answered.
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return refusal
+            route, request.path_params = self._routes.find(request.method, request.path)
+            request.route = route.path
+            return route.handler(request)
         except Exception as error:
-            if started:
-                raise
-            await _last_resort(scope, error)(scope, receive, send_guarded)
-        finally:
-            self._held_bytes -= held.bytes
+            return _of_exception(request, error)
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = _Headers(scope)
+    def _counted(self, request: Request, answer: Answer, seconds: float) -> tuple[Header, ...]:
+        """Count an answer, and return the headers that it is given here."""
+        if not isinstance(answer, Response):
+            self._traffic.answered(request.route, 200, seconds)
+            return _ANSWER_HEADERS
+        self._traffic.answered(request.route, answer.status, seconds)
+        if answer.kind:
+            self._traffic.refused(answer.kind)
+        return _ANSWER_HEADERS if _is_api(request.path) else _page_headers(answer)
+
+    def _refusal(self, request: Request) -> Response | None:
+        plain = request.plain
+        if plain and plain.get(b"host") in self._known_hosts and _TO_BE_CHECKED.isdisjoint(plain):
+            # Nearly every request: a host that was looked at before, no browser, no body.
+            return self._door.check(request) or self._check_ready(request)
         return (
-            self._check_host(headers)
-            or self._check_origin(scope, headers)
-            or self._check_key(scope, headers)
-            or self._check_ready(scope)
-            or self._check_length(scope, headers)
+            self._check_host(request)
+            or self._check_origin(request)
+            or self._door.check(request)
+            or self._check_ready(request)
+            or self._check_length(request)
         )
 
-    def _check_host(self, headers: _Headers) -> Response | None:
-        values = headers.all(b"host")
-        host = read_host(values[0]) if len(values) == 1 else None
+    def _check_host(self, request: Request) -> Response | None:
+        raw = request.only(b"host")
+        if raw in self._known_hosts:
+            return None
+        host = None if raw is None else read_host(raw.decode("latin-1"))
         if host is None:
-            return problem(403, "The request bears no readable Host header, so it is not for us.", headers=_CLOSE)
+            return problem(
+                403, "The request bears no readable Host header, so it is not for us.", headers=_CLOSE, kind="host"
+            )
         if "*" in self._hosts or host.name in self._hosts:
+            # Any port and any case: anybody can write many of them.
+            if len(self._known_hosts) < _HOSTS_KNOWN_MAX:
+                self._known_hosts.add(raw)
             return None
         return problem(
             403,
             f"This service does not answer to the name {host.name!r}. If that is its name, add it to `hosts` in the "
             "configuration and start it again.",
             headers=_CLOSE,
+            kind="host",
         )
 
-    def _check_origin(self, scope: Scope, headers: _Headers) -> Response | None:
-        origins = headers.all(b"origin")
-        host = read_host(headers.all(b"host")[0])
-        foreign = host is None or not all(same_site(origin, host) for origin in origins)
-        if not foreign and "cross-site" in headers.all(b"sec-fetch-site"):
+    def _check_origin(self, request: Request) -> Response | None:
+        if not request.has(b"origin") and not request.has(b"sec-fetch-site"):
+            return None
+        raw = request.only(b"host")
+        host = None if raw is None else read_host(raw.decode("latin-1"))
+        foreign = host is None or not all(same_site(origin, host) for origin in request.values(b"origin"))
+        if not foreign and "cross-site" in request.values(b"sec-fetch-site"):
             foreign = not (
-                scope["method"] == "GET"
-                and not _is_api(scope["path"])
-                and headers.all(b"sec-fetch-mode") == ["navigate"]
-                and headers.all(b"sec-fetch-dest") == ["document"]
+                request.method == "GET"
+                and not _is_api(request.path)
+                and request.values(b"sec-fetch-mode") == ["navigate"]
+                and request.values(b"sec-fetch-dest") == ["document"]
             )
         if not foreign:
             return None
@@ -204,61 +263,54 @@ class Gate:
             "A page of another site asked, through a browser. Pages of other sites may neither read nor write here; "
             "a bot sends no Origin header.",
             headers=_CLOSE,
+            kind="origin",
         )
 
-    def _check_key(self, scope: Scope, headers: _Headers) -> Response | None:
-        key, refusal = self._door.check(scope, headers.all(b"authorization"))
-        if key is not None:
-            scope[KEY_ID] = key.id
-        return refusal
-
-    def _check_ready(self, scope: Scope) -> Response | None:
-        if not _is_api(scope["path"]):
+    def _check_ready(self, request: Request) -> Response | None:
+        if not _is_api(request.path):
             return None
-        health = self._health()
-        if health.ready:
+        fault = self._fault()
+        if fault is None:
             return None
         return problem(
             503,
-            f"{health.reason or 'The service is not ready'}. No answer can be given now; a bot keeps the one it holds "
-            "until its lease is over and then pauses. Ask again.",
+            f"{fault or 'The service is not ready'}. No answer can be given now; a bot keeps the one it holds until "
+            "its lease is over and then pauses. Ask again.",
+            kind="not-ready",
         )
 
-    def _check_length(self, scope: Scope, headers: _Headers) -> Response | None:
-        values = headers.all(b"content-length")
-        if not values:
+    def _check_length(self, request: Request) -> Response | None:
+        if not request.has(b"content-length"):
             return None
+        values = request.values(b"content-length")
         if len(set(values)) > 1 or not (values[0].isascii() and values[0].isdigit()):
             return problem(400, "The Content-Length header is not a number of bytes.", headers=_CLOSE)
-        limit = self._limit(scope)
+        limit = self._limit(request)
         # A number of 20 digits is over any limit, and int() would refuse a very long one.
         if len(values[0]) > 19 or int(values[0]) > limit:
             return of_error(_too_large(limit))
         return None
 
-    def _limit(self, scope: Scope) -> int:
-        return self._reference_bytes_max if _is_reference(scope) else self._body_bytes_max
+    def _limit(self, request: Request) -> int:
+        return self._reference_bytes_max if _is_reference(request) else self._body_bytes_max
 
-    def _counted(self, scope: Scope, receive: Receive, held: _Held) -> Receive:
-        limit, to_disk = self._limit(scope), _is_reference(scope)
+    def _counter(self, request: Request, held: _Held) -> Callable[[int], None]:
+        limit, to_disk = self._limit(request), _is_reference(request)
 
-        async def receive_counted() -> Message:
-            message = await receive()
-            if message["type"] == "http.request" and (size := len(message.get("body", b""))):
-                held.received += size
-                if held.received > limit:
-                    raise _too_large(limit)
-                if not to_disk:
-                    held.bytes += size
-                    self._held_bytes += size
-                    if self._held_bytes > BODIES_BYTES_MAX and held.bytes > SMALL_BYTES:
-                        raise Unavailable(
-                            "Too many large bodies are on their way at once. Nothing of this one was stored. Send it "
-                            "again, or in smaller batches."
-                        )
-            return message
+        def count(size: int) -> None:
+            held.received += size
+            if held.received > limit:
+                raise _too_large(limit)
+            if not to_disk:
+                held.bytes += size
+                self._held_bytes += size
+                if self._held_bytes > BODIES_BYTES_MAX and held.bytes > SMALL_BYTES:
+                    raise Unavailable(
+                        "Too many large bodies are on their way at once. Nothing of this one was stored. Send it "
+                        "again, or in smaller batches."
+                    )
 
-        return receive_counted
+        return count
 
 
 class _Held:
@@ -270,32 +322,32 @@ class _Held:
         self.bytes = self.received = 0
 
 
-class _Headers:
-    """Headers of a request as ASGI gives them: lower-case names, any number of each."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._found: dict[bytes, list[str]] = {}
-        for name, value in scope["headers"]:
-            self._found.setdefault(name.lower(), []).append(value.decode("latin-1").strip())
-
-    def all(self, name: bytes) -> list[str]:
-        return self._found.get(name, [])
+async def _no_body() -> Message:
+    raise ClientGone
 
 
-def _page_headers(own: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer that a browser may show: its own count before ours."""
-    named = {name.lower(): value for name, value in own}
-    html = named.get(b"content-type", b"").startswith(b"text/html")
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """A server that announces its start and stop is told that both are well."""
+    while (kind := (await receive())["type"]).startswith("lifespan."):
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return
+
+
+def _page_headers(answer: Response) -> tuple[Header, ...]:
+    """The headers of an answer that a browser may show, but for those that it brings itself."""
+    own = dict(answer.headers)
+    html = own.get(b"content-type", b"").startswith(b"text/html")
     policy = (b"content-security-policy", (PAGE_POLICY if html else _NO_POLICY).encode())
-    return [*own, *(header for header in (*_PAGE_HEADERS, policy) if header[0] not in named)]
+    return tuple(header for header in (*_PAGE_HEADERS, policy) if header[0] not in own)
 
 
 def _is_api(path: str) -> bool:
     return path == "/v1" or path.startswith("/v1/")
 
 
-def _is_reference(scope: Scope) -> bool:
-    return bool(scope["method"] == "PUT" and scope["path"].startswith("/v1/models/"))
+def _is_reference(request: Request) -> bool:
+    return request.method == "PUT" and request.path.startswith("/v1/models/")
 
 
 def _too_large(limit: int) -> CallerError:
@@ -304,18 +356,19 @@ def _too_large(limit: int) -> CallerError:
     )
 
 
-def _last_resort(scope: Scope, error: Exception) -> Response:
+def _of_exception(request: Request, error: Exception) -> Response:
     if isinstance(error, RegimeError):
         return of_error(error)
     incident = secrets.token_hex(4)
     # Where and of what kind, never its text: that may repeat what was sent, or a key.
     where = "".join(traceback.format_tb(error.__traceback__))
-    kind, method, path = type(error).__name__, scope["method"], redact(scope["path"])
+    kind, method, path = type(error).__name__, request.method, redact(request.path)
     _LOG.error("unexpected %s (incident %s) at %s %.200r\n%s", kind, incident, method, path, where)
     return problem(
         503,
         f"Something went wrong in the service that nobody foresaw (incident {incident}, in its log). Whether what was "
         "sent has been stored is unknown; sending the same again is harmless.",
+        kind="unforeseen",
     )
 
 

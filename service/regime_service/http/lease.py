@@ -81,6 +81,7 @@ def forced_sides(decision: Decision) -> list[Side]:
         side
         for side in SIDES
         if (told := decision.sides.of(side)).state is TradingState.ACTIVE
+        and told.reasons
         and any(reason.code == "operator" for reason in told.reasons)
     ]
 

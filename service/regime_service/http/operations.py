@@ -1,26 +1,27 @@
 """What an operator asks about the store while the service runs: dead letters, and what to do about them.
 
-    install(app, ports, letters) adds the routes to the application; `app` of this package calls it.
+    install(app, ports, letters) adds the routes to the application; the wiring calls it.
 
 Both POSTs are words of an operator: recorded in the log as `Command`, and so the same in every replay.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import anyio.to_thread
 import msgspec
-from fastapi import FastAPI, Request, Response
 from msgspec import Meta
 
-from regime.decision import to_answer
 from regime.errors import CallerError, FieldError
 from regime.events import Command, Label
 from regime_service.http import schema
-from regime_service.http.auth import KEY_ID
+from regime_service.http.answers import to_thresholds
+from regime_service.http.api import Application
+from regime_service.http.auth import needed
+from regime_service.http.exchange import Request, Response
 from regime_service.http.schema import JSON
 from regime_service.ports import Ports
 from regime_service.stores import DeadLetter
@@ -46,13 +47,13 @@ def as_plain(letter: DeadLetter) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def install(app: FastAPI, ports: Ports, letters: Letters) -> None:
+def install(app: Application, ports: Ports, letters: Letters) -> None:
     """Add the routes."""
 
     async def get_dead_letters(request: Request) -> Response:
-        query = schema.Query(request.scope["query_string"], (_CLOSED,), strict=True)
-        found = await anyio.to_thread.run_sync(letters, query.text("closed") == "true")
-        return Response(msgspec.json.encode({"dead_letters": [as_plain(one) for one in found]}), media_type=JSON)
+        query = schema.Query(request.query, (_CLOSED,), strict=True)
+        found = await asyncio.to_thread(letters, query.text("closed") == "true")
+        return _json({"dead_letters": [as_plain(one) for one in found]})
 
     async def retry_dead_letter(request: Request) -> Response:
         return await act(request, "retry")
@@ -61,8 +62,9 @@ def install(app: FastAPI, ports: Ports, letters: Letters) -> None:
         return await act(request, "drop")
 
     async def act(request: Request, action: Any) -> Response:
-        schema.Query(request.scope["query_string"], (), strict=True)
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        schema.Query(request.query, (), strict=True)
+        media = (request.only(b"content-type") or b"").decode("latin-1")
+        if media.partition(";")[0].strip().lower() != JSON:
             raise CallerError(f"Say who asks and why, as {JSON}. Nothing was changed.", status=415)
         try:
             word = msgspec.json.decode(await request.body(), type=Word)
@@ -72,7 +74,7 @@ def install(app: FastAPI, ports: Ports, letters: Letters) -> None:
             raise CallerError(f"The body cannot be read: {error}. Nothing was changed.", status=400) from None
         text = request.path_params["id"]
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
-        found = {one.id: one for one in await anyio.to_thread.run_sync(letters, False)}.get(number)
+        found = {one.id: one for one in await asyncio.to_thread(letters, False)}.get(number)
         if found is None:
             raise CallerError(
                 f"No dead letter {text[:40]!r} is open. Nothing was changed. GET /v1/dead-letters shows what is open.",
@@ -82,12 +84,12 @@ def install(app: FastAPI, ports: Ports, letters: Letters) -> None:
         now_ms = ports.event_now_ms(found.key.model) if event_clock else ports.now_ms()
         command = Command(
             id=new_ulid(ports.now_ms(), secrets.token_bytes(10)), action=action, ts_ms=now_ms, **found.key._asdict(),
-            actor=word.actor, reason=word.reason, letter=found.id, key_id=request.scope.get(KEY_ID),
+            actor=word.actor, reason=word.reason, letter=found.id, key_id=request.key_id,
         )  # fmt: skip
         receipt = await ports.ingest([command])
-        still = any(one.id == found.id for one in await anyio.to_thread.run_sync(letters, False))
-        answers = [to_answer(decision, epoch=ports.epoch(), valid_for_ms=0) for decision in receipt.decisions]
-        return Response(msgspec.json.encode({"id": found.id, "open": still, "thresholds": answers}), media_type=JSON)
+        still = any(one.id == found.id for one in await asyncio.to_thread(letters, False))
+        answers = [to_thresholds(decision, ports.epoch(), 0) for decision in receipt.decisions]
+        return _json({"id": found.id, "open": still, "thresholds": answers})
 
     text = {"type": "string", "minLength": 1}
     letter = {"type": "object", "additionalProperties": True}
@@ -98,7 +100,7 @@ def install(app: FastAPI, ports: Ports, letters: Letters) -> None:
             "properties": {"actor": text, "reason": text},
         }}},
     }  # fmt: skip
-    for method, path, endpoint, summary, about, extra in (
+    for method, path, handler, summary, about, extra in (
         ("GET", "/v1/dead-letters", get_dead_letters, "Events that made judging fail",
          "Each pauses its stream (`engine-error`) until it is retried or dropped, or a new reference is registered.",
          schema.operation(
@@ -112,10 +114,12 @@ def install(app: FastAPI, ports: Ports, letters: Letters) -> None:
          "The stream's detectors start anew from its reference. The event stays in the log; it is not measured.",
          schema.operation(_ACTED, about="Recorded.", errors=(400, 404, 413, 415, 422, 503), path=("id",), body=body)),
     ):  # fmt: skip
-        app.add_api_route(
-            path, endpoint, methods=[method], response_class=Response, response_model=None, tags=["operator"],
-            operation_id=endpoint.__name__, summary=summary, description=about, openapi_extra=extra,
-        )  # fmt: skip
+        schema.locked(extra, needed(method, path))
+        app.routes.add(method, path, handler, tag="operator", summary=summary, about=about, operation=extra)
+
+
+def _json(body: Any) -> Response:
+    return Response(msgspec.json.encode(body), headers=((b"content-type", JSON.encode()),))
 
 
 _CLOSED = schema.Param("closed", "true: those that are closed as well", choices=("true", "false"), default="false")

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 
 from regime.errors import CallerError, FieldError, RegimeError, Unavailable
+from regime_service.http.exchange import Response
+from regime_service.http.routes import NotAllowed
 from regime_service.keys import redact
 
 MEDIA_TYPE = "application/problem+json"
@@ -82,14 +81,18 @@ def problem(
     *,
     errors: Iterable[FieldError] = (),
     headers: Mapping[str, str] | None = None,
+    kind: str = "",
 ) -> Response:
-    """Return the answer for one error; a status nobody foresaw becomes 400 or 503, by whose fault it is."""
+    """Return the answer for one error; a status nobody foresaw becomes 400 or 503, by whose fault it is.
+
+    `kind` is what it is counted under, where the word of its status is not exact enough.
+    """
     if status not in KINDS:
         status = 503 if status >= 500 else 400
-    kind = KINDS[status]
+    known = KINDS[status]
     body = Problem(
-        type=f"urn:regimegate:problem:{kind.slug}",
-        title=kind.title,
+        type=f"urn:regimegate:problem:{known.slug}",
+        title=known.title,
         status=status,
         detail=clean(detail),
         errors=[FieldProblem(path=clean(e.path, 500), message=clean(e.message, 500)) for e in errors],
@@ -100,12 +103,16 @@ def problem(
     if status == 413:
         # The rest of the body is not worth reading.
         all_headers["Connection"] = "close"
-    return Response(msgspec.json.encode(body), status, all_headers, MEDIA_TYPE)
+    pairs = tuple((name.lower().encode(), value.encode("latin-1")) for name, value in all_headers.items())
+    media = (b"content-type", MEDIA_TYPE.encode())
+    return Response(msgspec.json.encode(body), status=status, headers=(media, *pairs), kind=kind or known.slug)
 
 
 def of_error(error: RegimeError) -> Response:
     """Return the answer for an error of ours; its `status_hint` is the status."""
     match error:
+        case NotAllowed():
+            return problem(405, error.detail, headers={"Allow": error.allowed})
         case CallerError():
             return problem(error.status_hint, error.detail, errors=error.errors)
         case Unavailable():
@@ -115,34 +122,4 @@ def of_error(error: RegimeError) -> Response:
             return problem(503, f"{error}. The service cannot go on; its operator must look at it.")
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` answer every error it knows of as a problem. What it does not know of, the gate catches."""
-
-    async def ours(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RegimeError)
-        return of_error(error)
-
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        detail = str(error.detail)
-        # Not `request.url`: that reads the query too, which may be any bytes.
-        path = request.scope["path"]
-        if error.status_code == 404:
-            detail = f"There is nothing at {path!r}. What there is stands at /docs and in /openapi.json."
-        elif error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            detail = f"{path} does not take {request.method}; it takes {allowed}."
-        return problem(error.status_code, detail, headers=error.headers)
-
-    async def invalid(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        # The input itself is not repeated: it may hold what JSON cannot.
-        found = [FieldError(".".join(map(str, e["loc"][1:])), str(e["msg"])) for e in error.errors()[:20]]
-        return problem(422, "The request holds a value that makes no sense; `errors` names it.", errors=found)
-
-    app.add_exception_handler(RegimeError, ours)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, invalid)
-
-
-__all__ = ["MEDIA_TYPE", "FieldProblem", "Problem", "clean", "install", "of_error", "problem"]
+__all__ = ["KINDS", "MEDIA_TYPE", "FieldProblem", "Problem", "clean", "of_error", "problem"]

@@ -103,6 +103,34 @@ class ThresholdsAnswer(msgspec.Struct, kw_only=True):
     unknown: list[str]
 
 
+class PushedThresholds(StreamThresholds, kw_only=True):
+    """An answer as an event `thresholds` carries it; it replaces any other of its stream.
+
+    `elapsed_ms` is how long after the beginning of the event stream it was said: the lease runs from the start of the
+    request plus that, on the client's own monotonic clock.
+    """
+
+    elapsed_ms: int
+
+
+class Lease(msgspec.Struct, kw_only=True):
+    """Every answer that came over this event stream still stands, and is good for another `valid_for_ms` from
+    `elapsed_ms` after the start of the request. `streams` counts those that the filter matches."""
+
+    server_time_ms: int
+    elapsed_ms: int
+    epoch: str
+    valid_for_ms: int
+    streams: int
+
+
+class Closing(msgspec.Struct, kw_only=True):
+    """Why the service ends the event stream, and the status that a request would get now. Nothing is renewed by it."""
+
+    status: int
+    reason: str
+
+
 class IngestAnswer(msgspec.Struct, kw_only=True):
     """Given after the events are on disk and judged.
 
@@ -222,7 +250,7 @@ class Query:
             pairs = parse_qsl(
                 raw.decode("utf-8"), keep_blank_values=True, encoding="utf-8", errors="strict",
                 max_num_fields=_FIELDS_MAX,
-            )  # fmt: skip
+            ) if raw else []  # fmt: skip
         except ValueError:  # UnicodeDecodeError is one too.
             raise CallerError(
                 f"The query of the address cannot be read: it is not percent-encoded UTF-8, or has more than "
@@ -272,6 +300,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 EVENTS: tuple[type[Event], ...] = (Observation, Trade, Equity, Candle, Override, PeakReset)
 ANSWERS: tuple[type[msgspec.Struct], ...] = (
     ThresholdsAnswer, IngestAnswer, ReferenceAnswer, DecisionsAnswer, OverrideAnswer, Alive, Ready, problems.Problem,
+    PushedThresholds, Lease, Closing,
 )  # fmt: skip
 
 _NO_CONTROL = "^[^\\x00-\\x1f\\x7f]*$"
@@ -314,6 +343,17 @@ def json_of(name: str) -> dict[str, Any]:
     return {JSON: {"schema": {"$ref": REF + name}}}
 
 
+EVENT_STREAM: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "description": "`data` of the events `thresholds`, `lease` and `closing`, as JSON on one line each.",
+            "oneOf": [{"$ref": REF + name} for name in ("PushedThresholds", "Lease", "Closing")],
+        }
+    }
+}
+"""Content object of the event stream."""
+
+
 def one_or_many(name: str, *, ndjson: bool) -> dict[str, Any]:
     """Return the request body of events: one object, an array of them, or one a line."""
     one = {"$ref": REF + name}
@@ -349,7 +389,7 @@ def operation(
     headers: Sequence[dict[str, Any]] = (),
     others: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the OpenAPI operation object, but for what FastAPI itself says.
+    """Return the OpenAPI operation object, but for its names and words.
 
     `ok` is the content of the 200; `path` names path parameters; `others` are answers beside 200 and the problems.
     """

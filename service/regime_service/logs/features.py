@@ -11,7 +11,7 @@ from regime.events import Observation, Ohlcv, Probabilities, Taken
 from regime_service.logs.findings import Findings
 from regime_service.logs.frame import Columns, DropLast, Frame, read_frame, step_ms
 from regime_service.logs.mapping import CANDLE_NAMES, LogMapping
-from regime_service.logs.tables import Paths, Progress, nothing_to_read, read_tables, sources
+from regime_service.logs.tables import Paths, Progress, no_trades, nothing_to_read, read_tables, sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ def read_features(
     step_ms(timeframe)
     tables = read_tables(sources(paths), mapping, progress=progress)
     nothing_to_read(tables)
+    no_trades(tables)
     frame, findings = read_frame(tables, mapping, "observations", timeframe=timeframe, drop_last=drop_last)
     observations = _observations(frame, model, symbol, timeframe)
     log_ms = [None if isnan(at) else int(at) for at in frame.log_ms.tolist()]

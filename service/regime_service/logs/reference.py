@@ -25,6 +25,7 @@ from regime_service.logs.tables import (
     Progress,
     Source,
     Tables,
+    no_trades,
     nothing_to_read,
     read_tables,
     sources,
@@ -55,6 +56,7 @@ def read_reference(
     mapping = mapping or LogMapping()
     tables = read_tables(sources(paths), mapping, progress=progress)
     nothing_to_read(tables)
+    no_trades(tables)
     frame, findings = read_frame(tables, mapping, "reference rows", timeframe=timeframe)
     if not frame.names:
         raise OperatorError(f"{findings.files[0].name}: there is no feature in it, only {_columns(tables)}")
@@ -85,6 +87,7 @@ def reference_from_bytes(
         tables = read_tables([Source("the body", raw)], mapping, caps=caps, form=form)
         _refuse_any(tables)
         nothing_to_read(tables)
+        no_trades(tables)
         try:
             frame, findings = read_frame(tables, mapping, "reference rows", timeframe=timeframe)
         except OperatorError:

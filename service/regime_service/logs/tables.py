@@ -186,6 +186,24 @@ def nothing_to_read(tables: Tables) -> None:
         raise OperatorError(f"no rows at all in {listed(tables.tally.names)}: header only or empty")
 
 
+TRADE_SIGNS = (
+    ("entry_price", "open_rate", "price_in"), ("exit_price", "close_rate", "price_out"),
+    ("exit_time", "closed_ms", "closed_at", "close_date", "exit_date", "exit_timestamp"),
+)  # fmt: skip
+"""A table with one of each is a list of trades."""
+
+
+def no_trades(tables: Tables) -> None:
+    """Raise `OperatorError` where a list of trades was given in place of features: its rows are no candles."""
+    names = {name.lower() for name in tables.names}
+    found = [next((sign for sign in signs if sign in names), "") for signs in TRADE_SIGNS]
+    if all(found):
+        raise OperatorError(
+            f"{listed(tables.tally.names)}: these are trades (columns {', '.join(found)}), not features of candles; "
+            "they belong to --trades, or to POST /v1/trades"
+        )
+
+
 def _is_table(name: str) -> bool:
     parts = name.lower().removesuffix(".gz")
     return not name.startswith(".") and (
@@ -762,7 +780,7 @@ def times_ms(column: Column, zone: tzinfo) -> Floats:
         found = np.array([math.nan if math.isnan(ms) else _from_naive_ms(ms, zone) for ms in numbers.tolist()])
     else:
         size = np.abs(numbers)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             found = np.select(
                 [size < 1e8, size < 1e11, size < 1e14, size < 1e17, size < 1e20],
                 [np.full(len(numbers), np.nan), numbers * 1000, numbers, numbers / 1e3, numbers / 1e6],

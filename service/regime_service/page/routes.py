@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 import secrets
 import time
@@ -39,6 +40,7 @@ from regime import codec
 from regime.decision import Decision
 from regime.errors import CallerError, RegimeError, Unavailable
 from regime.events import SIDES, Command, StreamKey, concerns
+from regime_service.http.limits import Limiter
 from regime_service.http.schema import OVERRIDE_ID
 from regime_service.page import views
 from regime_service.page.history import SPANS, Histories
@@ -64,6 +66,8 @@ ASSETS = {
 FORM_BYTES_MAX = 16 * 1024
 OVERRIDES_MAX = 1_000
 """Overrides in force at once, as for POST /v1/overrides: each is looked at with every event of its model."""
+PAGES_PER_S, PAGES_BURST = 10.0, 100
+"""Pages that one key may ask for: each costs far more than an answer to a bot."""
 TRAIL_ROWS = 25
 EXPLAINED_S = 2.0
 """How long the evidence of a stream serves: asking for it takes the writer's turn."""
@@ -132,6 +136,7 @@ class Page:
         self._sessions = sessions
         self._push = push
         self._clock = clock
+        self._requests = Limiter(per_s=PAGES_PER_S, burst=PAGES_BURST, clock=clock)
         self._event_time = ports.config.clock == "event"
         self._explained: dict[StreamKey, tuple[float, dict[str, Any]]] = {}
         self._posts = {
@@ -172,6 +177,9 @@ class Page:
         session = self._sessions.of(asked.headers.get("cookie", ""))
         if session is None:
             raise _LogIn
+        if wait_s := self._requests.wait_s(session.key.id):
+            text = f"The key {session.key.id} asks for too many pages. Ask again in {math.ceil(wait_s)} s."
+            raise Refused(429, "Too many requests", text)
         return session
 
     def _commander(self, asked: Asked, form: Mapping[str, str]) -> Session | None:
@@ -256,7 +264,7 @@ class Page:
         try:
             found = self._ports.explain(key)
         except KeyError:
-            found = {}
+            raise Refused(404, "No such stream", "It is not judged here any more.", back_words="To the board") from None
         if len(self._explained) >= EXPLAINED_MAX:
             self._explained.clear()
         self._explained[key] = (now_s, found)

@@ -11,26 +11,23 @@ not used again. The runner says so (`failed`), answers everybody with 503, and t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from importlib.metadata import version
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
-from weakref import WeakValueDictionary
 
 import msgspec
 
 from regime import codec
 from regime.calibration import Calibration
-from regime.config import EngineConfig, config_digest
+from regime.config import EngineConfig
 from regime.decision import Decision, TradingState
 from regime.engine import Engine, Step, find_limits
-from regime.errors import CallerError, CorruptionError, FieldError, RegimeError, Unavailable
+from regime.errors import CallerError, FieldError, RegimeError, Unavailable
 from regime.events import (
     SIDES,
     AnyEvent,
@@ -44,27 +41,29 @@ from regime.events import (
     source_key,
 )
 from regime.fleet import Fleet, StreamStep
-from regime.reference import Reference
 from regime_service.board import Board, StreamView
 from regime_service.ports import Counts, Receipt
+from regime_service.runners.recovery import RecoveryFailed, Samples, fingerprint, recover
 from regime_service.stores import Store, group
 
 log = logging.getLogger("regimegate")
 
 GROUP_MAX = 256
 """Requests in one group: bounds how long the first of them waits for the others."""
+GROUP_S = 0.5
+"""Seconds after which a group takes no further request, for the same reason."""
 TICK_EVERY_S = 0.25
 """How often the wall clock is looked at."""
+SNAPSHOT_AFTER_S = 1.0
+"""Seconds spent judging since the last snapshot after which there is a new one: a start replays about as much."""
+SNAPSHOT_SHARE = 20
+"""Snapshots of many streams take their time: judging takes at least so many times theirs."""
+SETTLED_S = 60.0
+"""Having lived so long a start was a good one, also where no event came."""
+STUCK_GROUP_S = 10.0
+"""A group that goes on and on is one that hangs, too."""
 
-_ENGINE_VERSION = 3
-"""Raise it when the same events give other states than before: older snapshots are then passed over."""
-
-
-def fingerprint(config: EngineConfig) -> str:
-    """Return what must be equal for a snapshot to be continued bit for bit: configuration, code, libraries, machine."""
-    parts = [config_digest(config), str(_ENGINE_VERSION), platform.machine(), platform.python_version()]
-    parts += [f"{name} {version(name)}" for name in ("numpy", "numba", "scipy", "msgspec", "river")]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+_STORE = "the store"
 
 
 class _Job(NamedTuple):
@@ -96,7 +95,9 @@ class EmbeddedRunner:
     queue_max
         Requests that may wait.
     snapshot_every
-        Events between two snapshots.
+        Events between two snapshots, at most; see `SNAPSHOT_AFTER_S`.
+    snapshots
+        Whether a snapshot may be restored at the start; else the whole log is replayed.
     on_failure
         Called once, from the writer thread, with the reason when nothing can be written any more.
     """
@@ -111,6 +112,7 @@ class EmbeddedRunner:
         now_ms: Callable[[], int],
         queue_max: int = 1024,
         snapshot_every: int = 5000,
+        snapshots: bool = True,
         on_failure: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._store = store
@@ -121,21 +123,20 @@ class EmbeddedRunner:
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
-        # What this group brought, which the store does not show before its COMMIT, and the reference that was read last:
-        # one is tens of megabytes, and the engines do not keep theirs. Limits live as long as a detector holds them.
-        self._references: dict[str, Reference] = {}
-        self._limits: list[Calibration] = []
-        self._last_read: tuple[str, Reference] | None = None
-        self._calibrations: WeakValueDictionary[str, Calibration] = WeakValueDictionary()
+        self._snapshots = snapshots
+        self._samples = Samples(store)
         self._fingerprint = fingerprint(config)
-        self._fleet = Fleet(config, self._reference, self._calibration)
+        self._fleet = Fleet(config, self._samples.reference, self._samples.calibration)
         self._lock = threading.Lock()
         self._failed: str | None = None
-        self._busy_since_s: float | None = None
+        self._doing: tuple[str, float] | None = None
+        self._group_since_s = 0.0
+        self._judged_s = self._snapshot_cost_s = 0.0
+        self._settled = False
         self._letters: dict[StreamKey, _Letter] = {}
         self._last_seq = 0
         self._snapshot_seq = 0
-        self._stopping = False
+        self._stopping = self._interrupted = False
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
@@ -145,10 +146,15 @@ class EmbeddedRunner:
         """Restore the state from the newest matching snapshot and the log after it, and begin to take events.
 
         Returns when the first answer can be given: what went stale while nobody ran is judged before anyone asks.
-        Raises what recovery raised.
+        Raises what recovery raised: `CorruptionError`, `StoreFailed`, `RecoveryFailed`; `Unavailable` where
+        `interrupt` came first.
         """
         self._thread.start()
         self._started.result()
+
+    def interrupt(self) -> None:
+        """End a `start` that is under way in another thread; it raises `Unavailable` there, unless it is done."""
+        self._interrupted = True
 
     def stop(self) -> None:
         """Finish what is queued, write a snapshot, close the store. May be called twice."""
@@ -160,17 +166,10 @@ class EmbeddedRunner:
             self._store.close()
 
     def _recover(self) -> None:
-        found = self._store.newest_snapshot(self._fingerprint)
-        if found is not None:
-            try:
-                self._fleet.restore(found[1])
-                self._last_seq = self._snapshot_seq = found[0]
-            except CorruptionError as error:
-                log.warning("the newest snapshot is passed over, the log is replayed instead: %s", error)
-                self._fleet = Fleet(self._config, self._reference, self._calibration)
-        for seq, raw in self._store.events(self._last_seq):
-            self._fleet.step(codec.decode(raw))
-            self._last_seq = seq
+        began_s = time.monotonic()
+        self._fleet, self._last_seq, self._snapshot_seq = recover(
+            self._store, self._config, self._samples, snapshots=self._snapshots, before=self._before
+        )
         shown = dict.fromkeys(self._fleet)
         with group(self._store):
             self._recover_letters()
@@ -185,6 +184,14 @@ class EmbeddedRunner:
             self._recalibrate(shown)
             self._tick_all(shown)
         self._show(shown)
+        self._doing = None
+        # What took its time now is not to take it again, should this life be a short one.
+        self._judged_s = time.monotonic() - began_s
+
+    def _before(self, seq: int) -> None:
+        self._last_seq = seq
+        if self._interrupted:
+            raise Unavailable("the service was told to stop while it started")
 
     # -- the way in --------------------------------------------------------------------------------------------------
 
@@ -232,14 +239,27 @@ class EmbeddedRunner:
         return self._failed
 
     @property
-    def busy_s(self) -> float:
-        """Seconds that the group in hand has taken so far; 0 while the writer waits for events.
+    def recovered_seq(self) -> int:
+        """While it starts: the event of the log that is being judged."""
+        return self._last_seq
+
+    def stuck(self, limit_s: float) -> str | None:
+        """Return what has held the writer up for longer than `limit_s` seconds, as a sentence; None while it moves.
 
         Time does not pass for streams meanwhile: nothing goes stale while the writer hangs in a disk that does not
-        answer. Whoever gives answers must look here.
+        answer, or in an event that is never done. Whoever gives answers must look here.
         """
-        since_s = self._busy_since_s
-        return 0.0 if since_s is None else time.monotonic() - since_s
+        doing, now_s = self._doing, time.monotonic()
+        if doing is None:
+            return None
+        what, since_s = doing
+        if now_s - since_s > limit_s:
+            if what is _STORE:
+                return f"the store has not answered for {now_s - since_s:.1f} s: the disk hangs, or is far too slow"
+            return f"{what} has taken {now_s - since_s:.1f} s so far, and nothing else can be judged meanwhile"
+        if (group_s := now_s - self._group_since_s) > STUCK_GROUP_S:
+            return f"the events of one group have taken {group_s:.0f} s so far, and time stands still meanwhile"
+        return None
 
     @property
     def queue_depth(self) -> int:
@@ -271,21 +291,48 @@ class EmbeddedRunner:
         try:
             with self._lock:
                 self._recover()
-        except BaseException as error:
+        except Exception as error:
             self._started.set_exception(error)
             return
+        except BaseException as error:  # A rule that calls sys.exit must not end in a loop of starts either.
+            self._started.set_exception(RecoveryFailed(f"recovery was ended by {type(error).__name__}: {error}"))
+            return
         self._started.set_result(None)
+        born_s = time.monotonic()
         try:
             while self._round():
-                pass
-            if self._last_seq > self._snapshot_seq:
-                with group(self._store):
+                if not self._settled and time.monotonic() - born_s > SETTLED_S:
+                    with self._writing():
+                        self._settle()
+            with self._writing():
+                self._settle()
+                if self._last_seq > self._snapshot_seq:
                     self._snapshot()
         except BaseException as error:
             self._fail(str(error) if isinstance(error, RegimeError) else f"{type(error).__name__}: {error}")
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A group of our own, while nobody waits."""
+        self._group_since_s = time.monotonic()
+        self._at(_STORE)
+        with group(self._store):
+            yield
+            self._at(_STORE)
+        self._doing = None
+
+    def _at(self, what: str) -> None:
+        """Say what the writer begins to do: whoever looks sees that it moves."""
+        self._doing = (what, time.monotonic())
+
+    def _settle(self) -> None:
+        """Note, once, that this start was a good one: it judged something, lived for a while or ended in order."""
+        if not self._settled:
+            self._settled = True
+            self._store.started()
+
     def _round(self) -> bool:
-        """Take one group; False when it is time to stop."""
+        """Take what waits; False when it is time to stop."""
         jobs: list[_Job] = []
         stop = False
         try:
@@ -300,20 +347,35 @@ class EmbeddedRunner:
                 item = self._queue.get_nowait()
         except queue.Empty:
             pass
-        with self._lock:
-            if jobs or self._due() is not None:
-                self._busy_since_s = time.monotonic()
-                try:
-                    self._group(jobs)
-                    self._busy_since_s = None
-                except BaseException:
-                    for job in jobs:
-                        if not job.done.done():
-                            job.done.set_exception(
-                                Unavailable("the store failed; whether this was stored is unknown. Send it again.")
-                            )
-                    raise
+        left = jobs
+        try:
+            while left or self._due() is not None:
+                self._group_since_s = time.monotonic()
+                with self._lock:
+                    left = self._group(left)
+                # Nobody waits for what follows.
+                self._at(_STORE)
+                self._store.tidy()
+                if self._wants_snapshot():
+                    began_s = time.monotonic()
+                    with self._writing():
+                        self._snapshot()
+                    self._snapshot_cost_s = time.monotonic() - began_s
+                self._doing = None
+        except BaseException:
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_exception(
+                        Unavailable("the store failed; whether this was stored is unknown. Send it again.")
+                    )
+            raise
         return not stop
+
+    def _wants_snapshot(self) -> bool:
+        if self._last_seq == self._snapshot_seq:
+            return False
+        enough_s = max(SNAPSHOT_AFTER_S, SNAPSHOT_SHARE * self._snapshot_cost_s)
+        return self._judged_s >= enough_s or self._last_seq - self._snapshot_seq >= self._snapshot_every
 
     def _due(self) -> Tick | None:
         """The next Tick that the wall clock makes due; None on event time, where events make them."""
@@ -323,23 +385,28 @@ class EmbeddedRunner:
         while (tick := self._due()) is not None:
             self._step(tick, codec.encode(tick), shown)
 
-    def _group(self, jobs: list[_Job]) -> None:
+    def _group(self, jobs: list[_Job]) -> list[_Job]:
+        """Store, judge and answer requests as one group; return those that it had no time for."""
         results: list[tuple[_Job, Receipt | RegimeError]] = []
         shown: dict[StreamKey, None] = {}
+        self._at(_STORE)
         with group(self._store):
             self._store.expect(event for job in jobs for event in job.events)
             self._tick_all(shown)
             for job in jobs:
+                if results and time.monotonic() - self._group_since_s > GROUP_S:
+                    break
                 try:
                     results.append((job, self._take(job, shown)))
                 except CallerError as error:
                     results.append((job, error))
                 # Old data does not become fresh by arriving: the clock judges it before it is answered.
                 self._tick_all(shown)
-            if self._last_seq - self._snapshot_seq >= self._snapshot_every:
-                self._snapshot()
-        self._references.clear()
-        self._limits.clear()
+            if shown:
+                self._settle()
+            self._at(_STORE)
+        self._samples.forget()
+        self._at("showing what was judged")
         self._show(shown)
         for job, result in results:
             if not job.done.set_running_or_notify_cancel():
@@ -350,13 +417,15 @@ class EmbeddedRunner:
                 job.done.set_result(result._replace(decisions=newest))
             else:
                 job.done.set_exception(result)
+        return jobs[len(results) :]
 
     def _take(self, job: _Job, shown: dict[StreamKey, None]) -> Receipt:
         """Store and step one request's events: all of them, or none. Raises `CallerError` before anything is stored."""
         fresh, duplicates, conflicts = self._sort_out(job)
         for reference_id, raw in job.references.items():
             # The store shows what is committed; within this group the engine needs the bytes in hand.
-            self._keep(reference_id, raw)
+            self._samples.keep(reference_id, raw)
+            self._store.put_reference(reference_id, raw)
         late = 0
         for event, raw in fresh:
             while (tick := self._fleet.tick_before(event)) is not None:
@@ -433,7 +502,10 @@ class EmbeddedRunner:
 
     def _step(self, event: AnyEvent, raw: bytes, shown: dict[StreamKey, None]) -> list[StreamStep]:
         self._last_seq = self._store.append(event, raw, self._now_ms())
+        self._at("judging one event")
+        began_s = time.monotonic()
         steps = self._fleet.step(event)
+        self._judged_s += time.monotonic() - began_s
         for key, step in steps:
             shown[key] = None
             self._note_letter(key, event)
@@ -494,8 +566,10 @@ class EmbeddedRunner:
                 self._counters.pause(key, side, after.reasons[0].code if after.reasons else "unknown")
 
     def _snapshot(self) -> None:
+        self._at("taking a snapshot")
         raw = self._fleet.snapshot()
-        self._snapshot_seq = self._last_seq  # Where there is none to be had, do not try again with every event.
+        # Where there is none to be had, do not try again with every event.
+        self._snapshot_seq, self._judged_s = self._last_seq, 0.0
         if raw is not None:
             self._store.put_snapshot(self._last_seq, self._fingerprint, raw)
 
@@ -506,46 +580,17 @@ class EmbeddedRunner:
             {engine.key: _view(engine) for engine in engines},
         )
 
-    def _keep(self, known: str, raw: bytes) -> None:
-        """Put a reference, or limits found for one (JSON), into the store and into our hands."""
-        if raw.startswith(b"{"):
-            self._calibrations[known] = limits = Calibration.from_json(raw.decode())
-            self._limits.append(limits)
-        else:
-            self._references[known] = Reference.from_bytes(raw)
-        self._store.put_reference(known, raw)
-
-    def _calibration(self, known: str) -> Calibration:
-        limits = self._calibrations.get(known)
-        if limits is None:
-            try:
-                raw = self._store.reference(known)
-            except KeyError:
-                raise CorruptionError(f"the calibration {known} is in the log but not in the store") from None
-            self._calibrations[known] = limits = Calibration.from_json(raw.decode())
-        return limits
-
     def _recalibrate(self, shown: dict[StreamKey, None]) -> None:
         """Limits that were found for another budget are found anew, on record, before anyone is answered."""
         for key in list(self._fleet):
             event = self._fleet.engine(key).outdated_limits()
             if event is not None:
-                found = find_limits(event, self._reference(event.reference_id), self._config)
+                found = find_limits(event, self._samples.reference(event.reference_id), self._config)
                 named, blobs = name_limits(event, found)
                 for known, raw in blobs.items():
-                    self._keep(known, raw)
+                    self._samples.keep(known, raw)
+                    self._store.put_reference(known, raw)
                 self._step(named, codec.encode(named), shown)
-
-    def _reference(self, reference_id: str) -> Reference:
-        if reference_id in self._references:
-            return self._references[reference_id]
-        if self._last_read is None or self._last_read[0] != reference_id:
-            try:
-                raw = self._store.reference(reference_id)
-            except KeyError:
-                raise CorruptionError(f"the reference {reference_id} is in the log but not in the store") from None
-            self._last_read = reference_id, Reference.from_bytes(raw)
-        return self._last_read[1]
 
     def _fail(self, reason: str) -> None:
         self._failed = reason

@@ -8,6 +8,7 @@ Rules
 3. *A write error is the end.* After the first one the store refuses every further write: a second `fsync` may succeed
    although the data of the first is lost. `failed` holds the reason; the service pauses everybody, answers 503, exits.
 4. *One writer.* A store is held by one process, and written to by one thread of it.
+5. *A group is written at its end.* Until `commit` it is kept in memory, so errors of disk or server show there.
 
 What a runner does with a group of events, in full:
 
@@ -18,6 +19,7 @@ What a runner does with a group of events, in full:
         if status == "new":
             for decision in engine.step(event): store.put_decision(seq, decision)
     store.commit()                  # then, and only then, the board and the waiting requests
+    store.tidy()
 """
 
 from __future__ import annotations
@@ -117,7 +119,17 @@ class Store(Protocol):
         """Why nothing can be written any more, as a sentence; None while all is well. Once set it stays."""
         ...
 
+    @property
+    def unfinished_starts(self) -> int:
+        """Times in a row that this store was opened for writing, before this time, and `started` never came: whoever
+        did it died of something while starting, or was killed."""
+        ...
+
     # --- the writer thread ---
+
+    def started(self) -> None:
+        """Note, with the open group, that whoever opened the store is at work."""
+        ...
 
     def begin(self) -> None:
         """Open a group: all of it becomes durable, or nothing."""
@@ -125,6 +137,10 @@ class Store(Protocol):
 
     def commit(self) -> None:
         """Return when the group is durable (survives a power cut), not before."""
+        ...
+
+    def tidy(self) -> None:
+        """Do what can wait until those who wait for a group have been answered. Call it after each, between groups."""
         ...
 
     def rollback(self) -> None:
@@ -208,6 +224,17 @@ class Store(Protocol):
     def bodies(self, source_keys: Sequence[str]) -> list[bytes]:
         """Return the bytes of the events that stand in the log under these keys (`regime.events.source_key`), in any
         order; a key that is not there is passed over. For pictures: a few hundred looks into an index, not a scan."""
+        ...
+
+    def logged(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+        """As `events`, with the time of writing: number, `recorded_ms`, bytes."""
+        ...
+
+    def served(self, after_id: int = 0) -> Iterator[tuple[int, int, Decision]]:
+        """Yield decisions of all streams in the order they were made: row, number of the event, decision.
+
+        Those after row `after_id` (0: all), each checked as it is read; ends at what was committed when it got there.
+        """
         ...
 
     def last_seq(self) -> int:

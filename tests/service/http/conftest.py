@@ -15,7 +15,6 @@ from typing import Any, Literal
 import httpx
 import msgspec
 import pytest
-from fastapi import FastAPI
 
 from regime import codec
 from regime.config import EngineConfig
@@ -25,7 +24,7 @@ from regime.events import AnyEvent, Command, Recalibrated, StreamKey, available_
 from regime.fleet import Fleet
 from regime.reference import Reference
 from regime_service.board import Board
-from regime_service.http.api import create_app
+from regime_service.http.api import Application, create_app
 from regime_service.logs import reference_from_bytes
 from regime_service.ports import Health, Ports, Receipt
 
@@ -146,11 +145,12 @@ class FakeService:
             "config": config, "board": self.board, "ingest": self.ingest, "epoch": lambda: self.epoch,
             "decisions": self.decisions, "explain": self.explain, "has_model": lambda name: name in self.fleet.models,
             "overrides": self.overrides, "now_ms": lambda: self.now_ms, "event_now_ms": self.event_now_ms,
-            "health": lambda: self.health, "metrics": lambda: b"regime_ready 1.0\n",
+            "health": lambda: self.health, "fault": lambda: None if self.health.ready else self.health.reason,
+            "metrics": lambda: b"regime_ready 1.0\n",
             "hosts": frozenset({"localhost", "127.0.0.1", "::1"}),
         }  # fmt: skip
         self.ports = Ports(**{**ports, **changes})
-        self.app: FastAPI = create_app(self.ports, decode)
+        self.app: Application = create_app(self.ports, decode)
         self.document: dict[str, Any] = self.app.openapi()
         self.checker = SchemaChecker(self.document)
         self._runner = asyncio.Runner()

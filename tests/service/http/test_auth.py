@@ -283,7 +283,7 @@ def test_no_log_line_repeats_a_key(
     def fail(*_: Any) -> Any:
         raise RuntimeError("x")
 
-    locked = Locked(make_service, tmp_path, health=fail)
+    locked = Locked(make_service, tmp_path, fault=fail)
     token = locked.tokens["admin"]
     with caplog.at_level(logging.DEBUG):
         response = locked.ask("DELETE", f"/v1/overrides/{token}", "admin")

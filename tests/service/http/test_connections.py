@@ -39,12 +39,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Running:
-    def __init__(self, patience: Patience = PATIENCE, keep_alive_s: int = 60) -> None:
+    def __init__(self, patience: Patience = PATIENCE, keep_alive_s: int = 60, graceful_s: int = 1) -> None:
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.address = self._sock.getsockname()
         config = uvicorn.Config(
             app, http=protocol(patience), ws="none", log_config=None, lifespan="off",
-            timeout_keep_alive=keep_alive_s, timeout_graceful_shutdown=1,
+            timeout_keep_alive=keep_alive_s, timeout_graceful_shutdown=graceful_s,
         )  # fmt: skip
         self.server = PatientServer(config)
         self._thread = threading.Thread(target=lambda: self.server.run(sockets=[self._sock]))
@@ -187,6 +187,25 @@ def test_an_answer_that_nobody_reads_is_not_kept(run: Callable[..., Running]) ->
     while server.server.server_state.connections:
         assert time.monotonic() < end_s, "the answer is still kept for a reader that does not read"
         time.sleep(0.05)
+
+
+def test_a_reader_that_does_not_read_keeps_no_server_from_stopping_and_one_that_reads_is_waited_for(
+    run: Callable[..., Running],
+) -> None:
+    server = run(graceful_s=60)
+    stuck, slow = server.connect(receive_bytes=4096), server.connect()
+    for sock in (stuck, slow):
+        sock.sendall(GET.replace(b"/ ", b"/large ", 1))
+    found = slow.recv(65536)
+    server.server.should_exit = True
+    begun_s = time.monotonic()
+    while chunk := slow.recv(1024 * 1024):
+        found += chunk
+        time.sleep(0.05)
+    assert len(found.partition(b"\r\n\r\n")[2]) == 32 * 1024 * 1024
+    server._thread.join(10)
+    assert not server._thread.is_alive()
+    assert time.monotonic() - begun_s < 30
 
 
 def test_a_large_answer_that_is_read_arrives_whole(run: Callable[..., Running]) -> None:

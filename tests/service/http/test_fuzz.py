@@ -21,7 +21,7 @@ RIGHT = [
     *(("POST", f"/v1/{path}", media) for path in ("observations", "trades") for media in (JSON, NDJSON)),
     *(("POST", f"/v1/{path}", JSON) for path in ("observations", "trades", "equity", "candles", "overrides")),
     *(("PUT", "/v1/models/m/references/v1", media) for media in (b"text/csv", NDJSON, b"application/x-parquet")),
-    *(("GET", f"/v1/{path}", None) for path in ("thresholds", "decisions", "explain")),
+    *(("GET", f"/v1/{path}", None) for path in ("thresholds", "decisions", "explain", "stream")),
     ("DELETE", "/v1/overrides/x", None),
 ]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"]
@@ -47,6 +47,7 @@ QUERIES = [
 ]  # fmt: skip
 HEADERS = [
     (b"if-none-match", b'W/"x", *'), (b"if-none-match", b"*"), (b"if-none-match", b'"' * 50), (b"x", b"\xff"),
+    (b"last-event-id", b"x"), (b"last-event-id", b"\xff" * 50),
     (b"content-encoding", b"gzip"), (b"content-length", b"0"), (b"sec-fetch-site", b"none"),
     (b"origin", b"http://localhost:8080"),
 ]  # fmt: skip

@@ -16,8 +16,10 @@ import pytest
 from regime.errors import Unavailable
 from regime_service.http import docs
 from regime_service.http import gate as gate_file
+from regime_service.http.exchange import Response
 from regime_service.http.gate import Gate, Site, read_host, same_site
-from regime_service.ports import Health
+from regime_service.http.routes import Routes
+from regime_service.ports import Health, Uncounted
 
 
 def scope(method: str = "GET", path: str = "/v1/thresholds", **headers: str) -> dict[str, Any]:
@@ -197,28 +199,14 @@ def test_what_a_browser_may_show_cannot_be_framed_sniffed_kept_or_followed(servi
 
 def test_a_page_may_run_our_files_only_unless_it_brings_a_policy_of_its_own() -> None:
     def answer(*own: tuple[bytes, bytes]) -> dict[bytes, bytes]:
-        sent: list[Any] = []
-
-        async def page(_scope: Any, _receive: Any, send: Any) -> None:
-            headers = [(b"Content-Type", b"text/html; charset=utf-8"), *own]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        async def receive() -> Any:
-            return {"type": "http.request"}
-
-        well = Health(ready=True, reason="", queue_depth=0, queue_max=1)
-        gate = Gate(page, hosts=frozenset({"*"}), health=lambda: well, body_bytes_max=1, reference_bytes_max=1)
-        asyncio.run(gate(scope(path="/"), receive, send))
-        return {name.lower(): value for name, value in sent[0]["headers"]}
+        html = (b"content-type", b"text/html; charset=utf-8")
+        sent = asked(lambda _request: Response(b"", 200, (html, *own)))
+        return dict(sent[0]["headers"])
 
     policy = answer()[b"content-security-policy"]
     assert policy == gate_file.PAGE_POLICY.encode()
     assert b"script-src 'self'" in policy
-    mine = answer((b"Content-Security-Policy", b"default-src 'none'"), (b"Cache-Control", b"max-age=60"))
+    mine = answer((b"content-security-policy", b"default-src 'none'"), (b"cache-control", b"max-age=60"))
     assert (mine[b"content-security-policy"], mine[b"cache-control"]) == (b"default-src 'none'", b"max-age=60")
 
 
@@ -274,34 +262,46 @@ def test_what_nobody_foresaw_is_a_503_and_the_log_does_not_repeat_what_was_sent(
 
 
 def test_an_error_of_ours_that_nobody_caught_further_inside_says_what_it_is(make_service: Callable[..., Any]) -> None:
-    def fail() -> Health:
+    def fail() -> str | None:
         raise Unavailable("the service is starting", retry_after_s=9)
 
-    response = make_service(ports={"health": fail}).thresholds()
+    response = make_service(ports={"fault": fail}).thresholds()
     assert (response.status_code, response.headers["Retry-After"]) == (503, "9")
     assert response.json()["detail"] == "the service is starting"
 
 
-def test_an_answer_that_has_begun_is_not_answered_a_second_time() -> None:
+def asked(handler: Any) -> list[Any]:
+    """What a gate sends that has this handler at /."""
     sent: list[Any] = []
-
-    async def half(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        raise RuntimeError("the rest is missing")
+    routes = Routes(title="", version="", summary="")
+    routes.add("GET", "/", handler)
+    gate = Gate(routes, hosts=frozenset({"*"}), fault=lambda: None, body_bytes_max=1, reference_bytes_max=1)
 
     async def send(message: Any) -> None:
-        sent.append(message["type"])
+        sent.append(message)
 
     async def receive() -> Any:
         return {"type": "http.request"}
 
-    well = Health(ready=True, reason="", queue_depth=0, queue_max=1)
-    gate = Gate(
-        half, hosts=frozenset({"localhost"}), health=lambda: well, body_bytes_max=1, reference_bytes_max=1
-    )  # fmt: skip
-    with pytest.raises(RuntimeError, match="the rest is missing"):
+    try:
         asyncio.run(gate(scope(path="/"), receive, send))
-    assert sent == ["http.response.start"]
+    except RuntimeError as error:
+        sent.append(error)
+    return sent
+
+
+def test_an_answer_that_has_begun_is_not_answered_a_second_time() -> None:
+    class Half:
+        async def run(self, send: Any, headers: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            raise RuntimeError("the rest is missing")
+
+    async def handler(_request: Any) -> Any:
+        return Half()
+
+    start, error = asked(handler)
+    assert start["type"] == "http.response.start"
+    assert str(error) == "the rest is missing"
 
 
 def test_start_and_stop_of_the_server_go_through(service: Any) -> None:
@@ -310,15 +310,53 @@ def test_start_and_stop_of_the_server_go_through(service: Any) -> None:
 
 
 def test_a_failing_health_check_is_a_503_too(make_service: Callable[..., Any]) -> None:
-    def fail() -> Health:
+    def fail() -> str | None:
         raise OSError("gone")
 
-    assert make_service(ports={"health": fail}).thresholds().status_code == 503
+    assert make_service(ports={"fault": fail}).thresholds().status_code == 503
 
 
 def test_somebody_who_hangs_up_is_not_answered(service: Any) -> None:
     started = [{"type": "http.request", "body": b"[", "more_body": True}, {"type": "http.disconnect"}]
     assert service.raw(scope("POST", "/v1/equity", content_type="application/json"), started)[0] == 0
+
+
+def test_hosts_that_were_looked_at_are_remembered_but_not_without_bound(service: Any) -> None:
+    for port in range(200):
+        assert service.get("/healthz", headers={"Host": f"localhost:{port}"}).status_code == 200
+    assert len(service.app._gate._known_hosts) == gate_file._HOSTS_KNOWN_MAX
+    assert service.get("/healthz", headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_refusals_are_counted_by_kind_and_answers_by_route(make_service: Callable[..., Any]) -> None:
+    class Seen(Uncounted):
+        def __init__(self) -> None:
+            self.kinds: list[str] = []
+            self.routes: list[tuple[str, int]] = []
+
+        def refused(self, kind: str) -> None:
+            self.kinds.append(kind)
+
+        def answered(self, route: str, status: int, seconds: float) -> None:
+            assert 0 <= seconds < 60
+            self.routes.append((route, status))
+
+    seen = Seen()
+    service = make_service(ports={"traffic": seen, "body_bytes_max": 5000})
+    service.warm()
+    service.thresholds()
+    service.get("/v1/thresholds")
+    service.get("/nothing/of/the/kind")
+    service.request("PUT", "/v1/thresholds")
+    service.get("/", headers={"Host": "evil.example"})
+    service.post("/v1/equity", {}, headers={"Origin": "http://evil.example"})
+    service.post("/v1/equity", ["x" * 6000])
+    service.request("DELETE", "/v1/overrides/x")
+    assert seen.kinds == ["invalid", "unknown", "method", "host", "origin", "too-large", "unknown"]
+    assert seen.routes == [
+        ("/v1/observations", 200), ("/v1/thresholds", 200), ("/v1/thresholds", 422), ("none", 404), ("none", 405),
+        ("none", 403), ("none", 403), ("none", 413), ("/v1/overrides/{id}", 404),
+    ]  # fmt: skip
 
 
 def test_a_web_socket_is_closed(service: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from regime.decision import Decision, Reason, SideDecision, Sides, TradingState
 from regime.events import Command
-from regime_service.http.lease import lease_ms
+from regime_service.http.lease import lease_ms, override_end_ms
 
 NOW_MS = 1_762_146_310_000
 FIVE_MINUTES = 300_000
@@ -95,6 +95,18 @@ def test_a_pause_may_be_leased_beyond_the_end_of_its_override() -> None:
 def test_another_streams_override_does_not_count() -> None:
     forced = told(long=side("ACTIVE", "operator"))
     assert lease(forced, word(), word(until_ms=NOW_MS + 1_000, symbol="other")) == 60_000
+    assert lease(forced, word(until_ms=NOW_MS + 1_000), word(until_ms=NOW_MS + 9_000, symbol="other")) == 1_000
+
+
+def test_a_word_that_makes_nothing_active_lengthens_nothing() -> None:
+    forced = told(long=side("ACTIVE", "operator"))
+    for other in (word("REDUCING", until_ms=NOW_MS + 9_000), word(action="clear", until_ms=NOW_MS + 9_000)):
+        assert lease(forced, word(until_ms=NOW_MS + 1_000), other) == 1_000
+
+
+def test_a_word_that_is_gone_has_ended_at_the_beginning_of_time() -> None:
+    assert override_end_ms(told(long=side("ACTIVE", "operator")), []) == 0
+    assert override_end_ms(told(), []) is None
 
 
 def test_on_event_time_an_overrides_end_is_measured_from_the_streams_own_clock() -> None:

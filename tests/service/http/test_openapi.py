@@ -23,7 +23,8 @@ from regime_service.http.schema import Override
 CONTRACT = {
     ("post", "/v1/observations"), ("post", "/v1/trades"), ("post", "/v1/equity"), ("post", "/v1/candles"),
     ("put", "/v1/models/{model}/references/{version}"), ("get", "/v1/thresholds"), ("get", "/v1/decisions"),
-    ("get", "/v1/explain"), ("post", "/v1/overrides"), ("delete", "/v1/overrides/{id}"), ("get", "/metrics"),
+    ("get", "/v1/explain"), ("get", "/v1/stream"), ("post", "/v1/overrides"), ("delete", "/v1/overrides/{id}"),
+    ("get", "/metrics"),
     ("get", "/healthz"), ("get", "/readyz"), ("get", "/"),
     ("post", "/v1/peak-resets"),  # Ours: the contract leaves open how an operator resets the peak.
 }  # fmt: skip

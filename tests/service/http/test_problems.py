@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from fastapi import FastAPI, HTTPException
-from fastapi.testclient import TestClient
 
 from regime.errors import CorruptionError, FieldError, OperatorError, RegimeError, Unavailable
-from regime_service.http.problems import clean, install, of_error, problem
+from regime_service.http.problems import clean, of_error, problem
 
 
 @pytest.mark.parametrize(
@@ -28,8 +26,8 @@ def test_text_from_outside_is_made_fit_for_any_reader(text: str, cleaned: str) -
 
 def test_a_problem_has_the_five_members_and_names_each_value() -> None:
     response = problem(409, "Stored already.", errors=[FieldError("[3].ts_ms", "differs")])
-    assert response.media_type == "application/problem+json"
-    assert json.loads(bytes(response.body)) == {
+    assert response.header("Content-Type") == "application/problem+json"
+    assert json.loads(response.body) == {
         "type": "urn:regimegate:problem:conflict", "title": "Something else is stored under the same key",
         "status": 409, "detail": "Stored already.", "errors": [{"path": "[3].ts_ms", "message": "differs"}],
     }  # fmt: skip
@@ -37,7 +35,7 @@ def test_a_problem_has_the_five_members_and_names_each_value() -> None:
 
 @pytest.mark.parametrize(("status", "becomes"), [(500, 503), (418, 400), (599, 503)])
 def test_a_status_outside_of_the_contract_becomes_one_of_it(status: int, becomes: int) -> None:
-    assert problem(status, "x").status_code == becomes
+    assert problem(status, "x").status == becomes
 
 
 @pytest.mark.parametrize(
@@ -52,30 +50,4 @@ def test_a_status_outside_of_the_contract_becomes_one_of_it(status: int, becomes
 )
 def test_whatever_is_not_the_callers_fault_is_a_503_with_retry_after(error: RegimeError, retry_after: str) -> None:
     response = of_error(error)
-    assert (response.status_code, response.headers["Retry-After"]) == (503, retry_after)
-
-
-def test_an_error_of_the_frame_keeps_its_status_and_words() -> None:
-    app = FastAPI()
-    install(app)
-
-    @app.get("/teapot")
-    async def teapot() -> None:
-        raise HTTPException(409, "said elsewhere")
-
-    response = TestClient(app).get("/teapot")
-    assert (response.status_code, response.json()["detail"]) == (409, "said elsewhere")
-
-
-def test_fastapis_own_refusals_are_problems_and_do_not_repeat_the_input() -> None:
-    app = FastAPI()
-    install(app)
-
-    @app.get("/n")
-    async def n(number: int) -> int:
-        return number
-
-    response = TestClient(app).get("/n", params={"number": "secret"})
-    assert response.status_code == 422
-    assert response.json()["errors"][0]["path"] == "number"
-    assert "secret" not in response.text
+    assert (response.status, response.header("Retry-After")) == (503, retry_after)

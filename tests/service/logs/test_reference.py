@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regime.errors import CallerError, OperatorError
-from regime_service.logs import Caps, LogMapping, read_reference, reference_from_bytes
+from regime_service.logs import Caps, LogMapping, read_features, read_reference, reference_from_bytes
 from regime_service.logs.reference import CONTENT_TYPES
 
 T0 = 1_762_145_100_000
@@ -91,6 +91,11 @@ def test_a_body_that_cannot_be_read_is_refused_with_row_and_column(raw: bytes, k
     assert caught.value.detail.endswith("Nothing was stored.")
 
 
+def test_a_number_beyond_all_times_is_no_time_and_no_warning() -> None:
+    with pytest.raises(CallerError, match="line 3, column ts_ms"):
+        reference_from_bytes(b"ts_ms,a\n1762145100000,2\n1.7e308,1\n1762145700000,2\n", "text/csv")
+
+
 def test_each_refused_row_is_named_in_the_errors() -> None:
     with pytest.raises(CallerError) as caught:
         reference_from_bytes(b"a,b\n1,2\n1,2\n1,x\n1,2\ny,2\n", "text/csv")
@@ -111,6 +116,18 @@ def test_bodies_beyond_the_caps_are_too_large(caps: Caps, kind: str) -> None:
     with pytest.raises(CallerError) as caught:
         reference_from_bytes(raw, kind, caps=caps)
     assert caught.value.status_hint == 413
+
+
+@pytest.mark.parametrize("names", ["entry_price,exit_price,exit_time", "Open_Rate,close_rate,close_date"])
+def test_a_list_of_trades_is_no_sample_of_features(tmp_path: Path, names: str) -> None:
+    """Each of its numbers would become a feature, and everything after it would be nonsense that looks well."""
+    (tmp_path / "list.csv").write_text(f"time,side,{names},pnl\n{T0},long,1,2,{T0 + 1},0.1\n", "utf-8")
+    with pytest.raises(OperatorError, match=r"these are trades .* belong to --trades"):
+        read_reference(tmp_path / "list.csv")
+    with pytest.raises(OperatorError, match="these are trades"):
+        read_features(tmp_path / "list.csv", model="m", symbol="s", timeframe="5m")
+    with pytest.raises(CallerError, match="these are trades"):
+        reference_from_bytes((tmp_path / "list.csv").read_bytes(), "text/csv")
 
 
 def test_an_unknown_content_type_is_the_callers_matter() -> None:

@@ -113,6 +113,16 @@ def test_wrong_keys_are_counted_and_a_right_one_is_let_in_all_the_same(locked: A
     assert locked.log_in(locked.admin).status_code == 303
 
 
+def test_one_key_cannot_ask_for_pages_without_end(locked: Any) -> None:
+    locked.log_in(locked.admin)
+    answers = [locked.get("/").status_code for _ in range(150)]
+    assert answers[:100] == [200] * 100 and 429 in answers
+    # Who has another key is not slowed down by it.
+    locked.cookies.clear()
+    locked.log_in(locked.key("read"))
+    assert locked.get("/").status_code == 200
+
+
 def test_neither_a_wrong_key_nor_a_right_one_is_repeated_in_an_answer(locked: Any) -> None:
     wrong = "rgk_aaaaaaaa_" + "x" * 43
     assert wrong not in locked.log_in(wrong).text

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import apsw
 import msgspec
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from regime.config import DetectorConfig, EngineConfig
 from regime.decision import TradingState
 from regime.engine import find_limits
 from regime.errors import CallerError, Unavailable
-from regime.events import Command, Observation, Recalibrated, StreamKey, Tick, Trade
+from regime.events import TS_MS_MAX, Command, Observation, Recalibrated, StreamKey, Tick, Trade
 from regime.fleet import Fleet
 from regime.plugins import load
 from regime.reference import Reference
@@ -24,6 +27,7 @@ from regime.replay import replay
 from regime_service.board import Board
 from regime_service.metrics import Counters
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
+from regime_service.runners.recovery import RecoveryFailed
 from regime_service.stores import StoreFailed
 from regime_service.stores.sqlite import SqliteStore
 from regime_service.testing import HandClock
@@ -37,10 +41,11 @@ def reference() -> Reference:
     return Reference(NAMES, np.random.default_rng(3).standard_normal((3000, 3)))
 
 
-def observation(i: int, **changes: Any) -> Observation:
+def observation(i: int, *, timeframe: str = "5m", ts_ms: int | None = None, **changes: Any) -> Observation:
     values = np.random.default_rng(1000 + i).standard_normal(3) * (1 if i < 150 else 3)
     features = dict(zip(NAMES, values.tolist(), strict=True))
-    return Observation(model="m", symbol="BTC/USDT", timeframe="5m", ts_ms=i * STEP_MS, features=features | changes)
+    at_ms = i * STEP_MS if ts_ms is None else ts_ms
+    return Observation(model="m", symbol="BTC/USDT", timeframe=timeframe, ts_ms=at_ms, features=features | changes)
 
 
 def trade(i: int, profit_ratio: float) -> Trade:
@@ -308,6 +313,37 @@ def test_a_full_queue_is_said_and_nothing_is_lost(start: Start) -> None:
     assert stored == accepted == len(futures)
 
 
+@pytest.mark.parametrize("timeframe", ["3M", "9999M"])
+def test_a_candle_longer_than_the_false_alarm_budget_does_not_stop_the_writer(start: Start, timeframe: str) -> None:
+    runner = start()
+    events, references = history()
+    long = [msgspec.structs.replace(event, symbol="ETH/USDT", timeframe=timeframe) for event in events[:2]]
+    feed(runner, long, references, size=1)
+    feed(runner, events, references, size=100)
+    assert runner.failed is None
+    assert runner.fleet.engine(KEY).decision is not None
+    assert runner.dead_letters == 0
+
+
+def test_a_log_at_the_end_of_time_can_be_read_again(start: Start) -> None:
+    runner = start()
+    last_ms = TS_MS_MAX - 86_400_000
+    for event in (
+        observation(0, ts_ms=0), observation(1, timeframe="1d", ts_ms=last_ms - 86_400_000 * 1000),
+        observation(2, timeframe="1d", ts_ms=last_ms),
+    ):  # fmt: skip
+        assert not codec.check(event)
+        feed(runner, [event], {}, size=1)
+    now_ms = max(decision.as_of_ms for decision in runner._board.now.decisions.values())
+    word = Command(id="x", action="set", ts_ms=now_ms, model="m", state="HALTED")
+    feed(runner, [word, observation(3, ts_ms=TS_MS_MAX - STEP_MS)], {}, size=1)
+    digest = runner.digest()
+    runner.stop()
+    again = start()
+    assert again.digest() == digest
+    assert [checked.table for checked in again._store.verify()]
+
+
 def test_auto_register_off_knows_only_what_has_a_reference(start: Start) -> None:
     events, references = history()
     runner = start(EngineConfig(clock="event", auto_register=False))
@@ -514,7 +550,7 @@ def test_a_program_that_can_take_the_event_closes_the_letter_when_it_judges_the_
     version = runner._board.now.decisions[KEY].version
     runner.stop()
     # As an upgrade that mends the detector: snapshots of before are passed over, the log is judged anew.
-    monkeypatch.setattr("regime_service.runners.embedded._ENGINE_VERSION", 999)
+    monkeypatch.setattr("regime_service.runners.recovery._ENGINE_VERSION", 999)
     loaded = load("regime.detectors", f"{__name__}.Brittle")
     monkeypatch.setattr(loaded, "broken", False)
     mended = start(BRITTLE)
@@ -523,7 +559,7 @@ def test_a_program_that_can_take_the_event_closes_the_letter_when_it_judges_the_
     assert [one.how for one in mended._store.dead_letters(closed=True)] == ["program"]
     mended.stop()
     # And the other way round: a program that cannot take what another one could.
-    monkeypatch.setattr("regime_service.runners.embedded._ENGINE_VERSION", 1000)
+    monkeypatch.setattr("regime_service.runners.recovery._ENGINE_VERSION", 1000)
     monkeypatch.setattr(loaded, "broken", True)
     worse = start(BRITTLE)
     assert told(worse) == (TradingState.REDUCING, ["engine-error"])
@@ -557,3 +593,117 @@ def test_a_word_about_a_letter_that_is_not_open_is_refused(start: Start, letter:
             runner.submit([one]).result(30)
         assert refused.value.status_hint == 404
     assert runner._store.last_seq() == last_seq
+
+
+# --- starts ---
+
+
+def test_a_snapshot_is_taken_when_judging_has_taken_long_enough_to_be_worth_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start replays about as much as was judged since: by the clock, however few events that are."""
+    config = EngineConfig(clock="event", detectors=[])
+    runner = start(config)
+    fingerprint = runner._fingerprint
+    runner.submit([observation(0)]).result(30)
+    assert runner._store.newest_snapshot(fingerprint) is None
+    monkeypatch.setattr("regime_service.runners.embedded.SNAPSHOT_AFTER_S", 0.0)
+    runner.submit([observation(1)]).result(30)
+    runner.submit([observation(2)]).result(30)  # the snapshot of the one before is there by now
+    found = runner._store.newest_snapshot(fingerprint)
+    assert found is not None and found[0] >= 2
+    # As with very many streams, whose snapshots take long: they wait until judging took much longer than that.
+    monkeypatch.setattr("regime_service.runners.embedded.SNAPSHOT_SHARE", 1e9)
+    for i in range(3, 8):
+        runner.submit([observation(i)]).result(30)
+    found = runner._store.newest_snapshot(fingerprint)
+    assert found is not None and found[0] <= 3, "the one of the third was under way"
+
+
+def test_a_start_that_replayed_for_long_leaves_a_snapshot_at_once(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(clock="event", detectors=[])
+    runner = start(config)
+    feed(runner, [observation(i) for i in range(20)], {}, size=20)
+    runner.stop()
+    connection = apsw.Connection(str(tmp_path / "s.db"))
+    connection.execute("DELETE FROM snapshots")
+    connection.close()
+    monkeypatch.setattr("regime_service.runners.embedded.SNAPSHOT_AFTER_S", 0.0)
+    again = start(config)
+    again.submit([]).result(30)
+    again.submit([]).result(30)
+    found = again._store.newest_snapshot(again._fingerprint)
+    assert found is not None and found[0] == 20
+
+
+def test_a_group_takes_no_more_requests_once_it_has_lasted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = start(EngineConfig(clock="event", detectors=[]))
+    monkeypatch.setattr("regime_service.runners.embedded.GROUP_S", -1.0)
+    with runner.lock:  # they wait together
+        waiting = [runner.submit([observation(i)]) for i in range(5)]
+    assert [one.result(30).accepted for one in waiting] == [1] * 5
+    assert runner._store.last_seq() == 5
+
+
+def test_a_start_counts_as_one_when_an_event_was_judged_or_it_ended_in_order(tmp_path: Path, start: Start) -> None:
+    config = EngineConfig(clock="event", detectors=[])
+
+    def unfinished() -> Any:
+        store = SqliteStore(tmp_path / "s.db", read_only=True)
+        try:
+            return store._read("SELECT value FROM meta WHERE name = 'unfinished_starts'")
+        finally:
+            store.close()
+
+    runner = start(config)
+    assert unfinished() == [("1",)]
+    runner.submit([observation(1)]).result(30)
+    assert unfinished() == []
+    runner.stop()
+    start(config).stop()
+    assert unfinished() == []
+
+
+def test_a_start_that_lived_for_a_while_counts_as_one(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regime_service.runners.embedded.SETTLED_S", 0.0)
+    runner = start(EngineConfig(clock="event", detectors=[]))
+    until_s = time.monotonic() + 30
+    while runner._store._read("SELECT 1 FROM meta WHERE name = 'unfinished_starts'") and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert time.monotonic() < until_s
+
+
+def test_a_start_that_is_interrupted_says_so(tmp_path: Path) -> None:
+    config = EngineConfig(clock="event", detectors=[])
+    events, _ = history()
+    for interrupted in (False, True):
+        runner = EmbeddedRunner(SqliteStore(tmp_path / "s.db"), config, Board(), Counters(), now_ms=lambda: 0)
+        if interrupted:
+            connection = apsw.Connection(str(tmp_path / "s.db"))
+            connection.execute("DELETE FROM snapshots")
+            connection.close()
+            runner.interrupt()
+            with pytest.raises(Unavailable, match="told to stop"):
+                runner.start()
+        else:
+            runner.start()
+            feed(runner, events[1:50], {}, size=50)
+        runner.stop()
+
+
+def test_a_rule_that_ends_the_program_ends_the_start_and_no_more(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(clock="event", detectors=[])
+    runner = start(config)
+    feed(runner, [observation(i) for i in range(5)], {}, size=5)
+    runner.stop()
+    monkeypatch.setattr(Fleet, "restore", lambda *_: sys.exit(3))
+    again = EmbeddedRunner(SqliteStore(tmp_path / "s.db"), config, Board(), Counters(), now_ms=lambda: 0)
+    with pytest.raises(RecoveryFailed, match="ended by SystemExit: 3"):
+        again.start()
+    again.stop()

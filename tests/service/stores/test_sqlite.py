@@ -47,6 +47,7 @@ def put(store: SqliteStore, *numbers: int) -> None:
     with group(store):
         for number in numbers:
             offer(store, tick(number), encode(tick(number)), 7)
+    store.tidy()
 
 
 def seqs(store: SqliteStore) -> list[int]:
@@ -176,7 +177,7 @@ def test_rows_with_a_right_checksum_and_senseless_content_are_found(path: Path, 
 
 def test_a_decision_that_this_version_cannot_read_is_reported(store: SqliteStore, monkeypatch: Any) -> None:
     put(store, 1)
-    monkeypatch.setattr("regime_service.stores.sqlite.decision_bytes", lambda _: b"{}")
+    monkeypatch.setattr("regime_service.stores.grouped.decision_bytes", lambda _: b"{}")
     with group(store):
         store.put_decision(1, decision(1))
     with pytest.raises(CorruptionError, match="version 1 of event 1 cannot be read"):
@@ -249,10 +250,10 @@ def test_a_snapshot_on_a_damaged_page_is_passed_over(path: Path, monkeypatch: An
     store = SqliteStore(path)
     read = store._read
 
-    def read_all_but_the_newest(sql: str, values: tuple[Any, ...] = (), where: str = "") -> list[Any]:
+    def read_all_but_the_newest(sql: str, *values: Any, where: str = "") -> list[Any]:
         if "WHERE id = ?" in sql and values == (3,):
             raise CorruptionError("page")
-        return read(sql, values, where)
+        return read(sql, *values, where=where)
 
     monkeypatch.setattr(store, "_read", read_all_but_the_newest)
     assert store.newest_snapshot("f") == (20, b"state 20 " * 50)
@@ -576,7 +577,7 @@ def test_another_program_that_locks_the_file_is_told(path: Path, store: SqliteSt
     other.execute("BEGIN IMMEDIATE")
     store._writer.set_busy_timeout(1)
     with pytest.raises(StoreFailed, match="another program holds it locked"):
-        store.begin()
+        put(store, 1)
     other.close()
 
 
@@ -645,14 +646,14 @@ def test_after_a_write_error_nothing_is_written_and_no_fsync_is_tried_again(
 ) -> None:
     store = SqliteStore(path)
     put(store, 1, 2)
-    store._checkpoint_at = 0  # so that commit checkpoints, too
+    store._checkpoint_at = 0  # so that there is a checkpoint, too
     faults.raising[where] = error
     with pytest.raises(StoreFailed, match=message) as caught:
         put(store, 3)
     assert (str(caught.value), caught.value.status_hint) == (store.failed, 503)
     faults.raising.clear()
     faults.calls.clear()
-    for write in (store.begin, store.commit, lambda: put(store, 4), lambda: store.append(tick(4), b"", 7)):
+    for write in (store.begin, store.commit, store.tidy, lambda: put(store, 4), lambda: store.append(tick(4), b"", 7)):
         with pytest.raises(StoreFailed, match=message):
             write()
     assert seqs(store)[:2] == [1, 2]  # reading goes on
@@ -708,10 +709,8 @@ def test_a_full_disk_is_told_whatever_is_being_written(
 ) -> None:
     put(store, 1)
     store._writer.pragma("max_page_count", store._writer.pragma("page_count"))
-    store.begin()
-    with pytest.raises(StoreFailed, match="the disk is full"):
+    with pytest.raises(StoreFailed, match="the disk is full"), group(store):
         write(store)
-    store.rollback()
     with pytest.raises(StoreFailed, match="the disk is full"):
         store.begin()
     assert seqs(store) == [1]
@@ -796,6 +795,7 @@ def test_the_wal_is_emptied_again_and_again(path: Path, store: SqliteStore) -> N
         with group(store):
             for i in range(100):
                 store.append(tick(n * 100 + i), bytes(3000), 7)
+        store.tidy()
     assert path.with_name("store.db-wal").stat().st_size < 1500 * 8216
     store.close()
     assert not path.with_name("store.db-wal").exists()
@@ -861,6 +861,7 @@ def test_killed_at_random_moments_no_acknowledged_event_is_lost_and_no_group_is_
             for i in range(4): offer(store, tick(n + i), encode(tick(n + i)), 7)
         n += 4
         say(n)
+        store.tidy()
     """
     rng, epochs, acknowledged = random.Random(1), set(), 0
     for _ in range(12):

@@ -143,7 +143,7 @@
       told();
     }).catch(function (error) {
       lostSince = lostSince || lastMs;
-      say(error.message === "logged out" ? "You are logged out: load the page again to log in" : "No connection since " + clock(lostSince + ahead) + " UTC: what you see is old", true);
+      say(error.message === "logged out" ? "You are logged out: load the page again to log in" : (error.message.indexOf("answered") ? "No connection" : "The service " + error.message) + " since " + clock(lostSince + ahead) + " UTC: what you see is old", true);
     }).finally(function () {
       clearTimeout(timer);
       asking = false;
