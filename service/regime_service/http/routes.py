@@ -71,8 +71,10 @@ class Routes:
         route = Route(handler, shown)
         if "{" not in path:
             self._exact.setdefault(path, {})[method] = route
-            if method == "GET" and not inspect.iscoroutinefunction(handler):
-                self.immediate |= {path}
+            if method == "GET":
+                # Added anew, an address is what it was last made.
+                waits = inspect.iscoroutinefunction(handler)
+                self.immediate = self.immediate - {path} if waits else self.immediate | {path}
         else:
             pattern = re.compile(_pattern(path))
             known = next((methods for known, methods in self._patterns if known == pattern), None)
