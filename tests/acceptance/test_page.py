@@ -283,7 +283,10 @@ def _tab_to(page: Page, selector: str, most: int = 60) -> None:
     raise AssertionError(f"{selector} cannot be reached with the Tab key")
 
 
-def test_a_halt_takes_a_second_step(served: Served, watch: Callable[..., Watched]) -> None:
+def test_a_halt_takes_a_second_step(serve: Callable[..., Served], watch: Callable[..., Watched]) -> None:
+    # A service of its own: after a halt a stream waits for the next observation.
+    served = serve(CONFIG)
+    assert served.post("/v1/observations", [observation(i) for i in range(60)]).status == 200
     seen = watch(served)
     page = seen.see(ADDRESS)
     page.get_by_label("Halt: place no order").check()
