@@ -89,8 +89,8 @@ demo: setup ## Start the service with a made market and show it at work (ONCE=1:
 # --- check -------------------------------------------------------------------------------------------------------
 
 # One thread each: the tests already use every core, and sums must not depend on how many there are.
-test unit fuzz bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
-test unit fuzz bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
+test unit fuzz schedules soak bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
+test unit fuzz schedules soak bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
 test unit bench bench-detection bench-outcomes: export MPLBACKEND = Agg
 
 .PHONY: test
@@ -177,6 +177,18 @@ faults: $(VENV)/.stamp-dev ## Break a running service in every way we thought of
 .PHONY: fuzz
 fuzz: $(VENV)/.stamp-dev ## A million mutated requests, schemathesis, and any order of calls beside a model (N=n RUNS=n)
 	@$(PY) tests/fuzz/fuzz.py --requests $(or $(N),1000000) --runs $(or $(RUNS),10000) $(ARGS)
+
+.PHONY: schedules
+schedules: export PYTHONPATH = tests
+schedules: $(VENV)/.stamp-dev ## 100,000 simulated schedules of service, network, clocks and bots, and eleven unsafe ones (SEED=n: print one)
+	$(PY) tests/torture/schedules.py $(if $(SEED),--seed $(SEED),--schedules $(or $(SCHEDULES),100000)) $(ARGS)
+	$(if $(SEED),,@for control in $$($(PY) tests/torture/schedules.py --list-controls); do \
+		$(PY) tests/torture/schedules.py --schedules 400 --control $$control || exit 1; done)
+
+.PHONY: soak
+soak: $(VENV)/.stamp-dev ## An hour of ordinary work on the real service: memory, descriptors, errors; and one that leaks (MINUTES=n)
+	$(PY) -u tests/torture/soak.py --minutes $(or $(MINUTES),60) $(ARGS)
+	$(PY) -u tests/torture/soak.py --minutes 3 --streams 2 --rest 0.05 --control leak
 
 .PHONY: pictures
 pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (needs chromium)

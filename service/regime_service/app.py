@@ -81,14 +81,22 @@ class Service:
     newer file, a wrong setting) raises `OperatorError`.
     """
 
-    def __init__(self, settings: Settings, *, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now_ms: Callable[[], int] | None = None,
+        not_before: Callable[[int], None] | None = None,
+    ) -> None:
         self.settings = settings
         self.config: EngineConfig = settings.engine
         self.board = Board()
         self.counters = Counters()
         self.traffic = Traffic()
         self.keys = KeyRing(settings.keys_path())
-        self._now_ms = now_ms or GuardedClock().now_ms
+        guarded = GuardedClock()
+        self._now_ms = now_ms or guarded.now_ms
+        self._not_before = guarded.not_before if not_before is None else not_before
         self._runner: EmbeddedRunner | None = None
         self._starting: EmbeddedRunner | None = None
         self._stopped = False
@@ -128,6 +136,7 @@ class Service:
                 self.board,
                 self.counters,
                 now_ms=self._now_ms,
+                not_before=self._not_before,
                 queue_max=self.settings.server.queue_max,
                 snapshot_every=self.settings.store.snapshot_every,
                 snapshots=self._rehearsed(),

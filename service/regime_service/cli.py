@@ -12,12 +12,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from regime.errors import CallerError, CorruptionError, OperatorError, RegimeError
 from regime_service import settings as settings_file
 from regime_service.keys import RedactingFormatter
+
+if TYPE_CHECKING:
+    from regime_service.report import ReplayOptions
 
 EXIT_DONE, EXIT_NO, EXIT_USAGE = 0, 1, 2
 
@@ -60,17 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = commands.add_parser("replay", help="play a bot's own logs through the engine and write a report")
     _common(replay)
-    replay.add_argument("--reference", metavar="FILE", help="training-period features: CSV, Parquet or JSONL")
-    replay.add_argument("--features", metavar="PATH", nargs="+", default=[], help="feature logs: files, folders, globs")
-    replay.add_argument("--trades", metavar="FILE", nargs="+", default=[], help="closed trades")
-    replay.add_argument("--candles", metavar="FILE", nargs="+", default=[], help="candles of the market")
+    _files(replay)
     replay.add_argument(
         "--archive", metavar="DIR", help="instead of files: the archive of a service, held event by event against "
         "what it decided then (exit code 1: it comes out otherwise)",
     )  # fmt: skip
-    replay.add_argument("--model", default="model", help="name of the model (default: model)")
-    replay.add_argument("--symbol", default="BTC/USDT:USDT", help="ccxt symbol (default: BTC/USDT:USDT)")
-    replay.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
     replay.add_argument("--out", metavar="DIR", help="folder for report.html, report.json, decisions.jsonl")
     replay.add_argument(
         "--what-if", choices=("paper", "unseen"),
@@ -79,6 +77,26 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     replay.add_argument("--json", action="store_true", help="print the report as JSON")
     replay.set_defaults(run=_replay)
+
+    sweep = commands.add_parser(
+        "sweep", help="play a backtest under every combination of settings, and say how much of the best is luck"
+    )
+    _common(sweep)
+    _files(sweep)
+    sweep.add_argument(
+        "--grid", metavar="KEY=V1,V2", nargs="+", required=True,
+        help="settings to try: preset=default,conservative false_pause_trades=300,1000 drawdown.limit=0.1,0.2",
+    )  # fmt: skip
+    sweep.add_argument("--out", metavar="DIR", required=True, help="folder for sweep.html and sweep.json")
+    sweep.add_argument("--folds", type=int, default=5, help="parts of the time to walk through (default 5)")
+    sweep.add_argument("--held-out", type=float, default=0.2, help="share of the trades no choice sees (default 0.2)")
+    sweep.add_argument("--jobs", type=int, default=0, help="processes (default: one for each processor)")
+    sweep.add_argument(
+        "--what-if", choices=("paper", "unseen"), default="paper",
+        help="what becomes of trades that are refused (default: paper)",
+    )  # fmt: skip
+    sweep.add_argument("--json", action="store_true", help="print the table as JSON")
+    sweep.set_defaults(run=_sweep)
 
     calibrate = commands.add_parser(
         "calibrate", help="find the limits a reference supports, and say how far they hold (exit code 1: no promise)"
@@ -198,6 +216,18 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", help="which rules judge: default, conservative, seed-rules")
 
 
+def _files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--reference", metavar="FILE", help="training-period features: CSV, Parquet or JSONL")
+    command.add_argument(
+        "--features", metavar="PATH", nargs="+", default=[], help="feature logs: files, folders, globs"
+    )
+    command.add_argument("--trades", metavar="FILE", nargs="+", default=[], help="closed trades")
+    command.add_argument("--candles", metavar="FILE", nargs="+", default=[], help="candles of the market")
+    command.add_argument("--model", default="model", help="name of the model (default: model)")
+    command.add_argument("--symbol", default="BTC/USDT:USDT", help="ccxt symbol (default: BTC/USDT:USDT)")
+    command.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from regime_service.app import serve
 
@@ -218,20 +248,36 @@ def _replay(arguments: argparse.Namespace) -> int:
         return run_archive_replay(Console(), settings.engine, arguments.archive, as_json=arguments.json)
     if arguments.out is None:
         raise OperatorError("say where the report is to go: --out DIR")
-    from regime_service.report.run import ReplayOptions, run_replay
+    from regime_service.report import run_replay
+
+    options = _replay_options(arguments, settings)
+    report = run_replay(options, Console())
+    if arguments.json:
+        print(json.dumps(report, ensure_ascii=False))
+    return EXIT_DONE
+
+
+def _replay_options(arguments: argparse.Namespace, settings: settings_file.Settings) -> ReplayOptions:
+    from regime_service.report import ReplayOptions
 
     logs = settings.logs
-    options = ReplayOptions(
+    return ReplayOptions(
         reference=arguments.reference, features=tuple(arguments.features), trades=tuple(arguments.trades) or None,
         candles=tuple(arguments.candles) or None, model=arguments.model, symbol=arguments.symbol,
         timeframe=arguments.timeframe, config=settings.engine, feature_mapping=logs.features,
         trade_mapping=logs.trades, candle_mapping=logs.candles, reference_mapping=logs.reference,
         out=Path(arguments.out), json=arguments.json, what_if=arguments.what_if,
     )  # fmt: skip
-    report = run_replay(options, Console())
-    if arguments.json:
-        print(json.dumps(report, ensure_ascii=False))
-    return EXIT_DONE
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from regime_service.sweep import run_sweep
+
+    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    return run_sweep(
+        Console(), _replay_options(arguments, settings), arguments.grid, folds=arguments.folds,
+        held_out=arguments.held_out, jobs=arguments.jobs, as_json=arguments.json,
+    )  # fmt: skip
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:

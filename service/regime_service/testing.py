@@ -39,12 +39,17 @@ class Served:
     Raises `RuntimeError` with what it printed when it does not start.
     """
 
+    program: tuple[str, ...] = ("-m", "regime_service.cli")
+    """What Python is given to run; a subclass may start the command inside a program of its own."""
+    patience_s = 30.0
+    """How long it may take to end; then `subprocess.TimeoutExpired`."""
+
     def __init__(self, folder: Path, config: str = 'clock = "event"\n', *arguments: str) -> None:
         (folder / "config.toml").write_text(config, "utf-8")
         self.store = folder / "store.db"
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "regime_service.cli", "serve", "--config", str(folder / "config.toml"),
+                sys.executable, *self.program, "serve", "--config", str(folder / "config.toml"),
                 "--store", str(self.store), "--port", "0", *arguments,
             ],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
@@ -91,5 +96,5 @@ class Served:
         if self._connection is not None:
             self._connection.close()
         if self.process.stdout is not None and not self.process.stdout.closed:
-            self.process.communicate(timeout=30)
+            self.process.communicate(timeout=self.patience_s)
         return self.process.returncode

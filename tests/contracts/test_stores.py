@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from memory_store import Medium, MemoryStore
 from postgres_server import PostgresServer
 
 from regime.codec import encode
@@ -41,8 +42,14 @@ def postgres(server: PostgresServer) -> Opener:
     return lambda: open_store(server.url)
 
 
+def memory() -> Opener:
+    medium = Medium()
+    return lambda: MemoryStore(medium)
+
+
 FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Opener]] = {
     "sqlite": lambda request: sqlite(request.getfixturevalue("tmp_path")),
+    "memory": lambda request: memory(),
     "postgres": lambda request: postgres(request.getfixturevalue("postgres")),
 }
 

@@ -112,14 +112,21 @@ class Clock:
 
     def __init__(self) -> None:
         self.wall_s = self.monotonic_s = NOW_MS / 1000
-        self._guarded = GuardedClock(lambda: self.wall_s, lambda: self.monotonic_s)
+        self.boot()
 
     def pass_s(self, seconds: float) -> None:
         self.wall_s += seconds
         self.monotonic_s += seconds
 
+    def boot(self) -> None:
+        """The machine starts again: what the guard knew is gone."""
+        self._guarded = GuardedClock(lambda: self.wall_s, lambda: self.monotonic_s)
+
     def now_ms(self) -> int:
         return self._guarded.now_ms()
+
+    def not_before(self, ms: int) -> None:
+        self._guarded.not_before(ms)
 
 
 class Verdict(NamedTuple):
@@ -150,7 +157,7 @@ class Bench:
 
     def start(self) -> None:
         self.client = None  # what was stopped answers no more
-        self.service = Service(self.settings, now_ms=self.clock.now_ms)
+        self.service = Service(self.settings, now_ms=self.clock.now_ms, not_before=self.clock.not_before)
         self.service.on_failure = self.ended.append
         self.service.start()
         transport = httpx.ASGITransport(self.service.http())
@@ -461,6 +468,15 @@ async def _(bench: Bench) -> None:
 async def _(bench: Bench) -> None:
     bench.clock.wall_s -= 3600
     assert (await bench.candle()).status_code == 200
+
+
+@case("the machine comes back with its clock 1 h in the past, and input stops", "paused", "stale", restarts=True)
+async def _(bench: Bench) -> None:
+    bench.service.stop()
+    bench.clock.wall_s -= 3600
+    bench.clock.boot()
+    bench.start()
+    bench.clock.pass_s(4 * CANDLE_MS / 1000)
 
 
 @case("the service was down for a day", "paused", "stale", restarts=True)

@@ -1,7 +1,8 @@
 """Decisions as answers: the `T` of the contract, its lease and its ETag, spelled once per decision.
 
 A polled or pushed answer of a stream stays the same bytes until its next decision: only an ACTIVE on an operator's word
-has a lease that runs down. So the bytes are kept per stream and thrown away with the decision they spell.
+has a lease that runs down, and only an ACTIVE on data that are old by now has none at all. So the bytes are kept per
+stream and thrown away with the decision they spell.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from msgspec import UNSET
 from regime.decision import Decision
 from regime.events import StreamKey
 from regime_service.http.exchange import Header
-from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms
+from regime_service.http.lease import POLLED_MS, forced_sides, lease_ms, old_ms
 from regime_service.http.schema import JSON, StreamThresholds
 from regime_service.ports import Ports
 
@@ -30,6 +31,8 @@ class Spelled(NamedTuple):
     epoch: str
     polled: bytes | None
     """`T` as JSON with the lease of a polled answer; None where that runs down with an operator's word."""
+    old_at_ms: int | None
+    """Wall time from which on its ACTIVE is leased for nought; None where nothing goes stale, or no side is ACTIVE."""
     token: str
     """Changes with everything a bot acts on."""
     etag: bytes
@@ -44,6 +47,8 @@ class Answers:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._spelled: dict[StreamKey, Spelled] = {}
+        config = ports.config
+        self._stale_after = config.stale_after if config.require_observations else None
 
     def spelled(self, key: StreamKey, decision: Decision) -> Spelled:
         """Return the decision of `key` in words; made anew when it, or the store's epoch, is another one."""
@@ -55,21 +60,26 @@ class Answers:
         polled = None if runs_down else msgspec.json.encode(to_thresholds(decision, epoch, POLLED_MS))
         token = "\0".join((*key, str(decision.version), decision.mode, decision.reference_id or "", decision.policy_id))
         tag = etag(epoch, [token], ())
-        made = Spelled(decision, epoch, polled, token, tag, (JSON_TYPE, (b"etag", tag)))
+        config = self._ports.config
+        old_at_ms = old_ms(decision, self._stale_after) if config.clock == "wall" else None
+        made = Spelled(decision, epoch, polled, old_at_ms, token, tag, (JSON_TYPE, (b"etag", tag)))
         self._spelled[key] = made
         return made
 
     def polled(self, spelled: Spelled) -> bytes:
         """Return `T` as JSON, with the lease it has now."""
-        if spelled.polled is not None:
+        if spelled.polled is not None and not self._old(spelled):
             return spelled.polled
         (lease,) = self.leases([spelled.decision], replied=False)
         return msgspec.json.encode(to_thresholds(spelled.decision, spelled.epoch, lease))
 
     def shortest_lease(self, asked: Iterable[Spelled]) -> int:
         """Return the shortest lease of all: one number that renews every one of them."""
-        running = [spelled.decision for spelled in asked if spelled.polled is None]
+        running = [spelled.decision for spelled in asked if spelled.polled is None or self._old(spelled)]
         return min(self.leases(running, replied=False), default=POLLED_MS) if running else POLLED_MS
+
+    def _old(self, spelled: Spelled) -> bool:
+        return spelled.old_at_ms is not None and self._ports.now_ms() >= spelled.old_at_ms
 
     def replied(self, decisions: Sequence[Decision]) -> list[StreamThresholds]:
         """Return the answers that go with the reply to a POST, leased until the next observation is due."""
@@ -82,7 +92,10 @@ class Answers:
         now_ms, clock = self._ports.now_ms(), self._ports.config.clock
         # Asked only where it matters: the answer may have to wait for the writer.
         overrides = self._ports.overrides().values() if any(map(forced_sides, decisions)) else ()
-        return [lease_ms(d, overrides=overrides, clock=clock, now_ms=now_ms, replied=replied) for d in decisions]
+        return [
+            lease_ms(d, overrides=overrides, clock=clock, now_ms=now_ms, replied=replied, stale_after=self._stale_after)
+            for d in decisions
+        ]
 
 
 def to_thresholds(decision: Decision, epoch: str, valid_for_ms: int) -> StreamThresholds:

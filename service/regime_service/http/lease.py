@@ -8,6 +8,8 @@ Rules
 3. An ACTIVE that stands on an operator's override is never leased beyond the override's end: a bot that hears nothing
    more must not trade on a word that no longer counts. Nought is a lease, too: "do not act on this".
 4. A pause may be leased beyond its end. That costs a trade, never money.
+5. An ACTIVE whose data are old by now is leased for nought: the writer has not looked at the clock yet (the machine was
+   asleep, the disk hangs) and the pause is on its way. It may be asked for just then, by a bot on the same machine.
 
 On `clock = "event"` nobody knows when the next candle comes in wall time: there the reply is good for one candle and
 60 s, and an override's end is measured from the stream's own clock.
@@ -33,10 +35,12 @@ def lease_ms(
     clock: Literal["wall", "event"],
     now_ms: int,
     replied: bool,
+    stale_after: int | None = None,
 ) -> int:
     """Return `valid_for_ms` of an answer given at `now_ms` (wall clock).
 
-    `overrides` are those in force, of any stream; `replied` says that the answer is the reply to a POST.
+    `overrides` are those in force, of any stream; `replied` says that the answer is the reply to a POST. `stale_after`
+    is the configuration's, in candles; None where nothing goes stale.
 
     >>> from regime.decision import SideDecision, Sides
     >>> side = SideDecision(state=TradingState.ACTIVE, entry=0.8, exit=0.75, size_factor=1.0, reasons=[])
@@ -46,8 +50,11 @@ def lease_ms(
     358000
     """
     lease = POLLED_MS
+    length_ms = timeframe_ms(decision.timeframe)
+    old_at_ms = old_ms(decision, stale_after) if clock == "wall" else None
+    if old_at_ms is not None and now_ms >= old_at_ms:
+        return 0
     if replied:
-        length_ms = timeframe_ms(decision.timeframe)
         if clock == "event":
             lease = length_ms + POLLED_MS
         elif decision.data_until_ms is not None:
@@ -56,6 +63,16 @@ def lease_ms(
     at_ms = decision.as_of_ms if clock == "event" else now_ms
     end_ms = override_end_ms(decision, overrides)
     return lease if end_ms is None else max(0, min(lease, end_ms - at_ms))
+
+
+def old_ms(decision: Decision, stale_after: int | None) -> int | None:
+    """Return from which time on (wall clock) the data of an ACTIVE are old; None where no side is ACTIVE, or nothing
+    goes stale."""
+    if stale_after is None or decision.data_until_ms is None:
+        return None
+    if all(decision.sides.of(side).state is not TradingState.ACTIVE for side in SIDES):
+        return None
+    return decision.data_until_ms + stale_after * timeframe_ms(decision.timeframe)
 
 
 def override_end_ms(decision: Decision, overrides: Iterable[Command]) -> int | None:
@@ -86,4 +103,4 @@ def forced_sides(decision: Decision) -> list[Side]:
     ]
 
 
-__all__ = ["POLLED_MS", "forced_sides", "lease_ms", "override_end_ms"]
+__all__ = ["POLLED_MS", "forced_sides", "lease_ms", "old_ms", "override_end_ms"]

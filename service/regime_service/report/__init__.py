@@ -9,6 +9,6 @@ report.html.j2  the page: one file, no request to anybody
 
 from __future__ import annotations
 
-from regime_service.report.run import ReplayOptions, run_replay
+from regime_service.report.run import Backtest, ReplayOptions, run_replay
 
-__all__ = ["ReplayOptions", "run_replay"]
+__all__ = ["Backtest", "ReplayOptions", "run_replay"]

@@ -98,10 +98,7 @@ def run_replay(options: ReplayOptions, console: Console) -> dict[str, Any]:
     """
     with _bars(console, quiet=options.json) as bars:
         inputs = _read(options, bars)
-        config = msgspec.structs.replace(options.config, clock="event")
-        if not inputs.observations:
-            # Nobody can be silent who never speaks: without observations there is no warm-up and no staleness.
-            config = msgspec.structs.replace(config, require_observations=False)
+        config = _offline(options.config, inputs)
         _make_folder(options.out)
         key = StreamKey(options.model, options.symbol, options.timeframe)
         result = _play(inputs, config, key, options.out, bars)
@@ -122,6 +119,39 @@ def run_replay(options: ReplayOptions, console: Console) -> dict[str, Any]:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
         console.print(f"Report: {options.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     return told
+
+
+class Backtest:
+    """The files of a replay, read once, to be played under many configurations. Raises as `run_replay`."""
+
+    def __init__(self, options: ReplayOptions) -> None:
+        self._options = options
+        with _bars(Console(), quiet=True) as bars:
+            self._inputs = _read(options, bars)
+
+    @property
+    def trades(self) -> list[Trade]:
+        return self._inputs.trades
+
+    def verdicts(self, config: EngineConfig) -> list[Verdict]:
+        """Return what the guard would have said to each real trade under `config`, in the order of opening."""
+        config, key = _offline(config, self._inputs), self._key
+        fleet, decisions = _fleet(self._inputs, config), list[Decision]()
+        for played in _played(_events(self._inputs, key), fleet, self._inputs, config, key.model):
+            decisions += [step.decision for stream, step in played.steps if stream == key and step.changed]
+        return verdicts(self._inputs.trades, {key: decisions}, base_entry=config.model(key.model).entry)
+
+    @property
+    def _key(self) -> StreamKey:
+        return StreamKey(self._options.model, self._options.symbol, self._options.timeframe)
+
+
+def _offline(config: EngineConfig, inputs: _Inputs) -> EngineConfig:
+    config = msgspec.structs.replace(config, clock="event")
+    if not inputs.observations:
+        # Nobody can be silent who never speaks: without observations there is no warm-up and no staleness.
+        config = msgspec.structs.replace(config, require_observations=False)
+    return config
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -512,4 +542,4 @@ def _bars(console: Console, *, quiet: bool) -> Iterator[Progress]:
         yield bars
 
 
-__all__ = ["ReplayOptions", "run_replay"]
+__all__ = ["Backtest", "ReplayOptions", "run_replay"]

@@ -41,6 +41,7 @@ from regime.events import (
     source_key,
 )
 from regime.fleet import Fleet, StreamStep
+from regime.timeframe import timeframe_ms
 from regime_service.board import Board, StreamView
 from regime_service.ports import Counts, Receipt
 from regime_service.runners.recovery import RecoveryFailed, Samples, fingerprint, recover
@@ -92,6 +93,8 @@ class EmbeddedRunner:
         Where results are shown and counted.
     now_ms
         Wall clock that never goes back; not asked when `config.clock` is "event".
+    not_before
+        Told, before the clock is first asked, the time up to which the log surely reaches.
     queue_max
         Requests that may wait.
     snapshot_every
@@ -110,6 +113,7 @@ class EmbeddedRunner:
         counters: Counts,
         *,
         now_ms: Callable[[], int],
+        not_before: Callable[[int], None] = lambda ms: None,
         queue_max: int = 1024,
         snapshot_every: int = 5000,
         snapshots: bool = True,
@@ -120,6 +124,7 @@ class EmbeddedRunner:
         self._board = board
         self._counters = counters
         self._now_ms = now_ms
+        self._not_before = not_before
         self._snapshot_every = snapshot_every
         self._on_failure = on_failure
         self._queue: queue.Queue[_Job | None] = queue.Queue(queue_max)
@@ -170,6 +175,9 @@ class EmbeddedRunner:
         self._fleet, self._last_seq, self._snapshot_seq = recover(
             self._store, self._config, self._samples, snapshots=self._snapshots, before=self._before
         )
+        # A candle less than the stream's own time: some send an observation when its candle opens, not when it closes.
+        reached = [self._fleet.engine(key).state.clock_ms - timeframe_ms(key.timeframe) for key in self._fleet]
+        self._not_before(max(reached, default=0))
         shown = dict.fromkeys(self._fleet)
         with group(self._store):
             self._recover_letters()
@@ -183,6 +191,7 @@ class EmbeddedRunner:
                     self._step(event, codec.encode(event), shown)
             self._recalibrate(shown)
             self._tick_all(shown)
+        self._samples.forget()
         self._show(shown)
         self._doing = None
         # What took its time now is not to take it again, should this life be a short one.

@@ -35,8 +35,10 @@ def word(state: str = "ACTIVE", until_ms: int | None = None, **changes: Any) -> 
     return Command(**{**fields, "until_ms": until_ms, **changes})
 
 
-def lease(decision: Decision, *overrides: Command, replied: bool = False, clock: Any = "wall") -> int:
-    return lease_ms(decision, overrides=overrides, clock=clock, now_ms=NOW_MS, replied=replied)
+def lease(
+    decision: Decision, *overrides: Command, replied: bool = False, clock: Any = "wall", stale_after: int | None = 3
+) -> int:
+    return lease_ms(decision, overrides=overrides, clock=clock, now_ms=NOW_MS, replied=replied, stale_after=stale_after)
 
 
 def test_a_polled_answer_is_good_for_a_minute_on_either_clock() -> None:
@@ -112,3 +114,11 @@ def test_a_word_that_is_gone_has_ended_at_the_beginning_of_time() -> None:
 def test_on_event_time_an_overrides_end_is_measured_from_the_streams_own_clock() -> None:
     forced = told(long=side("ACTIVE", "operator"), as_of_ms=1_000_000)
     assert lease(forced, word(until_ms=1_020_000), replied=True, clock="event") == 20_000
+
+
+def test_an_active_on_old_data_is_leased_for_nought_until_the_writer_has_looked_at_the_clock() -> None:
+    old = {"data_until_ms": NOW_MS - 3 * FIVE_MINUTES}
+    assert lease(told(**old)) == lease(told(**old), replied=True) == lease(told(long=side("REDUCING"), **old)) == 0
+    assert lease(told(data_until_ms=NOW_MS - 3 * FIVE_MINUTES + 1)) == 60_000
+    assert lease(told(side("REDUCING"), side("REDUCING"), **old)) == 60_000, "a pause may be leased"
+    assert lease(told(**old), stale_after=None) == lease(told(**old), clock="event") == 60_000

@@ -707,3 +707,42 @@ def test_a_rule_that_ends_the_program_ends_the_start_and_no_more(
     with pytest.raises(RecoveryFailed, match="ended by SystemExit: 3"):
         again.start()
     again.stop()
+
+
+def test_references_that_are_in_force_nowhere_are_let_go(start: Start, tmp_path: Path) -> None:
+    """A model trained anew every day must not fill the memory of a service that runs for a year."""
+    config = EngineConfig(clock="event", detectors=[DetectorConfig(kind="cusum")], warmup_observations=5)
+    runner = start(config)
+    for number in range(4):
+        sample = Reference(NAMES, np.random.default_rng(number).standard_normal((400, 3)))
+        event = Recalibrated(model="m", version=str(number), reference_id=sample.reference_id)
+        runner.submit([event], references={sample.reference_id: sample.to_bytes()}).result(60)
+        runner.submit([observation(number)]).result(30)
+    assert list(runner._references) == [sample.reference_id]
+    late = msgspec.structs.replace(observation(9), symbol="ETH/USDT")
+    assert runner.submit([late]).result(30).decisions[0].reference_id == sample.reference_id
+    digest = runner.digest()
+    runner.stop()
+    again = start(config)
+    assert (again.digest(), list(again._references)) == (digest, [sample.reference_id])
+
+
+def test_a_machine_that_comes_back_with_a_clock_in_the_past_does_not_hold_old_data_for_fresh(
+    start: Start, tmp_path: Path
+) -> None:
+    config = EngineConfig(warmup_observations=1, detectors=[], rules=[])
+    clock = HandClock(3 * STEP_MS)
+    runner = start(config, now_ms=clock)
+    runner.submit([observation(1), observation(2)]).result(30)
+    assert told(runner) == (TradingState.ACTIVE, [])
+    runner.stop()
+    clock.ms = 0
+
+    def not_before(ms: int) -> None:
+        clock.ms = max(clock.ms, ms)
+
+    again = start(config, now_ms=clock, not_before=not_before)
+    assert clock.ms == 2 * STEP_MS, "a candle less than the log says"
+    clock.ms += 4 * STEP_MS
+    again.submit([trade(1, 0.01)]).result(30)
+    assert told(again) == (TradingState.REDUCING, ["stale"])
