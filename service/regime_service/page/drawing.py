@@ -17,7 +17,7 @@ from regime.events import SIDES, Side
 from regime_service.page.history import Drift, History, Span
 
 WIDTH = 900
-LEFT, RIGHT = 64, 10
+LEFT, RIGHT = 64, 22
 _HOUR_MS = 3_600_000
 _STEPS_MS = [_HOUR_MS * h for h in (1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 720)]
 LEVELS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)

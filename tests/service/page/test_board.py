@@ -263,3 +263,7 @@ MODULES = sorted(m.name for m in pkgutil.iter_modules(regime_service.page.__path
 def test_examples_in_docstrings_are_true(name: str) -> None:
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
+
+
+def test_on_event_time_a_service_without_events_names_no_time(make_site: Callable[..., Any]) -> None:
+    assert "1970" not in make_site(clock="event").get("/").text

@@ -80,7 +80,7 @@
       picture.replaceWith(div);
       charts.push(new uPlot(Object.assign({
         // As far from the edges as the bands of the states below.
-        width: figure.clientWidth, height: height, padding: [8, function (u) { return u.width / 90; }, 0, 0], tzDate: utcDate, cursor: { sync: { key: sync.key }, drag: { x: true, y: false } },
+        width: figure.clientWidth, height: height, padding: [8, function (u) { return u.width * 22 / 900; }, 0, 0], tzDate: utcDate, cursor: { sync: { key: sync.key }, drag: { x: true, y: false } },
         scales: { x: { range: function (_u, low, high) { return [low === null ? data.start : low, high === null ? data.end : high]; } } }
       }, options), values, div));
     }
