@@ -23,16 +23,21 @@ class Content:
     events: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """By source key, in order of their numbers."""
     kinds: list[str] = field(default_factory=list)
+    recorded: list[int] = field(default_factory=list)
     decisions: dict[StreamKey, tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
+    served: list[tuple[int, bytes]] = field(default_factory=list)
+    """Number of the event and decision, in the order they were made."""
     references: dict[str, bytes] = field(default_factory=dict)
     snapshots: tuple[tuple[int, str, bytes], ...] = ()
     letters: dict[int, DeadLetter] = field(default_factory=dict)
     messages: dict[str, tuple[Message, bool]] = field(default_factory=dict)
+    starts: int = 0
+    """Times in a row that it was opened and nobody said that he was at work."""
 
     def copy(self) -> Content:
         return Content(
-            self.events.copy(), self.kinds.copy(), self.decisions.copy(), self.references.copy(), self.snapshots,
-            self.letters.copy(), self.messages.copy(),
+            self.events.copy(), self.kinds.copy(), self.recorded.copy(), self.decisions.copy(), self.served.copy(),
+            self.references.copy(), self.snapshots, self.letters.copy(), self.messages.copy(), self.starts,
         )  # fmt: skip
 
 
@@ -56,6 +61,12 @@ class MemoryStore:
         self._failed: str | None = None
         self._closed = False
         self._group: Content | None = None
+        self._unfinished_starts = medium.content.starts
+        medium.content = replace(medium.content, starts=medium.content.starts + 1)
+
+    @property
+    def unfinished_starts(self) -> int:
+        return self._unfinished_starts
 
     @property
     def epoch(self) -> str:
@@ -88,6 +99,12 @@ class MemoryStore:
             raise
         self._group = None
 
+    def started(self) -> None:
+        self._group = replace(self._open(), starts=0)
+
+    def tidy(self) -> None:
+        """There is nothing that could wait."""
+
     def rollback(self) -> None:
         self._group = None
 
@@ -108,6 +125,7 @@ class MemoryStore:
             raise ValueError(f"event {key!r} is in the log already; look_up first")
         group.events[key] = (len(group.events) + 1, raw)
         group.kinds.append(str(event.__struct_config__.tag))
+        group.recorded.append(recorded_ms)
         return len(group.events)
 
     def put_decision(self, seq: int, decision: Decision) -> None:
@@ -116,6 +134,7 @@ class MemoryStore:
         newest = kept[-1][0] if kept else 0
         if decision.version > newest:
             group.decisions[key] = (*kept, (decision.version, raw))
+            group.served.append((seq, raw))
         elif (decision.version, raw) not in kept:
             raise ValueError(f"{key}: version {decision.version} does not follow version {newest}; versions grow")
 
@@ -193,6 +212,16 @@ class MemoryStore:
     def bodies(self, source_keys: Sequence[str]) -> list[bytes]:
         kept = self._content().events
         return [kept[key][1] for key in source_keys if key in kept]
+
+    def logged(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+        recorded = self._content().recorded
+        for seq, raw in self.events(after_seq, until_seq):
+            yield seq, recorded[seq - 1], raw
+
+    def served(self, after_id: int = 0) -> Iterator[tuple[int, int, Decision]]:
+        for row, (seq, raw) in enumerate(self._content().served, start=1):
+            if row > after_id:
+                yield row, seq, decode_decision(raw)
 
     def last_seq(self) -> int:
         return len(self._content().events)

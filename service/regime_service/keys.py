@@ -126,6 +126,8 @@ class KeyRing:
         self._seen = _signature(path)
         self._known = _known(read(path))
         self._fault: str | None = None
+        self.revision = 0
+        """Another one after every change of the keys: what was found before counts no more."""
         self._look_s = clock() + LOOK_EVERY_S
 
     def look(self) -> None:
@@ -138,6 +140,7 @@ class KeyRing:
         if seen == self._seen:
             return
         self._seen = seen
+        self.revision += 1
         before, fault = self._known, self._fault
         try:
             self._known, self._fault = _known(read(self.path)), None

@@ -77,7 +77,7 @@ class StoreSection(Section, frozen=True, kw_only=True):
     url: str = ""
     """PostgreSQL database to keep them in instead of the file: postgresql://USER@HOST:5432/DATABASE."""
     snapshot_every: Annotated[int, Meta(ge=1, le=10_000_000)] = 5000
-    """Events between two snapshots; a restart replays at most so many."""
+    """Events between two snapshots at most; a second spent judging since the last one is reason for a new one, too."""
 
     @property
     def where(self) -> str:

@@ -317,6 +317,14 @@ def test_a_closed_store_refuses_in_words(store: Store) -> None:
     store.rollback()
 
 
+def test_the_first_reason_is_the_one_that_stays(store: Store) -> None:
+    for reason in ("the disk is full", "and then it was closed"):
+        store._stop(reason)  # type: ignore[attr-defined]
+    assert store.failed == "the disk is full"
+    store.close()
+    assert store.failed == "the disk is full"
+
+
 def test_the_epoch_is_a_ulid_and_stays(opener: Opener) -> None:
     store = opener()
     epoch = store.epoch
@@ -561,3 +569,19 @@ def test_a_large_group_comes_back_whole_and_in_order(store: Store) -> None:
             store.expect(events)
             assert {offer(store, event, encode(event), 7).status for event in events} == {"duplicate"}
     assert list(store.verify())
+
+
+def test_the_same_decision_and_the_same_reference_may_come_twice_in_one_group(store: Store) -> None:
+    put(store, tick(1))
+    with group(store):
+        for _ in range(2):
+            store.put_decision(1, decision(1))
+            store.put_reference("r", b"sample")
+    assert (store.decisions(KEY), store.reference("r")) == ([decision(1)], b"sample")
+    with pytest.raises(ValueError, match="known with other content"), group(store):
+        store.put_reference("s", b"one")
+        store.put_reference("s", b"another")
+    with pytest.raises(ValueError, match="does not follow"), group(store):
+        store.put_decision(1, decision(2))
+        store.put_decision(1, decision(2, text="other"))
+    assert store.latest() == {KEY: decision(1)}

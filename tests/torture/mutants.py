@@ -40,7 +40,10 @@ STORE_TESTS = ("tests/contracts/test_stores.py",)
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "regime/gate.py": ("regime.gate", ("tests/regime/test_gate.py", "tests/regime/rules/test_break_even.py")),
     "service/regime_service/http/gate.py": (
-        "regime_service.http.gate", ("tests/service/http/test_gate.py", "tests/service/http/test_auth.py"),
+        "regime_service.http.gate", (
+            "tests/service/http/test_gate_edges.py", "tests/service/http/test_gate.py",
+            "tests/service/http/test_auth.py",
+        ),
     ),
     "service/regime_service/http/lease.py": ("regime_service.http.lease", ("tests/service/http/test_lease.py",)),
     "service/regime_service/stores/__init__.py": ("regime_service.stores", STORE_TESTS),
@@ -185,6 +188,8 @@ def survivors(
                 os.waitpid(child, 0)
             elif status == 0:
                 alive.append(mutant)
+                if mutant is not None:
+                    print(f"  survived  {mutant.file}:{mutant.line}  {mutant.change}", flush=True)
             del running[child]
     return alive
 
@@ -209,7 +214,7 @@ def _child(mutant: Mutant | None, module: str, tests: tuple[str, ...]) -> int:
             "-p",
             "no:xdist",
             "-o",
-            "addopts=",
+            "addopts=--import-mode=importlib",
             "-m",
             "not slow",
             "-W",
@@ -243,9 +248,6 @@ def main() -> int:
         if options.sample and options.sample < len(every):
             chosen = sorted(random.Random(options.seed).sample(every, options.sample), key=lambda m: m.line)
         alive = survivors(chosen, module, tests, limit_s, options.jobs)
-        for mutant in alive:
-            if mutant is not None:
-                print(f"  survived  {mutant.file}:{mutant.line}  {mutant.change}")
         killed = len(chosen) - len(alive)
         score = killed / len(chosen) if chosen else 1.0
         low = low or score < WANTED

@@ -142,7 +142,7 @@ class House:
             {
                 "warmup_observations": 1, "cooldown_candles": 1, "probation_candles": 2, "detectors": [],
                 "rules": [{"kind": "schedules_plugins.Moody"}],
-                "store": {"file": "never-made.db", "snapshot_every": 7},
+                "store": {"file": "never-made.db", "snapshot_every": 7}, "archive": {"enabled": False},
             },
             source="schedules",
         )  # fmt: skip
@@ -167,6 +167,9 @@ class House:
         service = self.service
         service.board.__init__()  # type: ignore[misc]
         service._runner, service._store, service._cannot_start, service._epoch = None, None, None, ""
+        service._starting, service._stopped = None, False
+        # A life that ends before anything was judged is nothing unusual here.
+        service._rehearsed = lambda: True  # type: ignore[method-assign]
         service.start()
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -186,7 +187,7 @@ class _Api:
         self._push = push
         self._asked: dict[bytes, _Asked] = {}
         self._decoding = asyncio.Lock()
-        self._large = asyncio.Lock()
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
         self._uploads = 0
         self._caps = Caps(
             lambda: ports.board.now.decisions, streams_max=ports.streams_max, key_streams_max=ports.key_streams_max,
@@ -228,9 +229,9 @@ class _Api:
         chunks = await request.pieces()
         if sum(map(len, chunks)) <= OFF_LOOP_BYTES:
             return _parsed(chunks, kind, ndjson)
-        # One at a time: decoded, and above all explained where it is wrong, a body is many times its size.
-        async with self._large:
-            return await asyncio.to_thread(_parsed, chunks, kind, ndjson)
+        # One at a time, and in one thread: decoded, and above all explained where it is wrong, a body is many times its
+        # size, and the allocator keeps room for each thread that ever needed so much.
+        return await asyncio.get_running_loop().run_in_executor(self._large, _parsed, chunks, kind, ndjson)
 
     async def _ingest(
         self,

@@ -14,7 +14,9 @@ and keeps any number of header lines. Here each connection is in one of these ph
 A slow line passes, a dripping one does not: bytes buy time, and time alone does not renew itself. When all places are
 taken a newcomer gets that of the oldest connection which is in `header`, else in `rest`; if every one is at work, 503.
 
-Nothing here runs per request but a few additions in `data_received`.
+A request that waits for nothing (`at_once`: a poll of thresholds, above all) is answered here as soon as its header is
+complete, without a task; every other one goes uvicorn's way. An open event stream is in `work`, and in `answer` while
+its reader does not read.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Routes:
 
     def __init__(self, *, title: str, version: str, summary: str) -> None:
         self._info = {"title": title, "summary": summary, "version": version}
-        self.immediate: frozenset[str] = frozenset()
-        """Addresses whose GET waits for nothing."""
+        self.immediate: dict[str, Route] = {}
+        """What answers a GET without waiting for anything, by address."""
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
         self._documents: dict[str, dict[str, dict[str, Any]]] = {}
@@ -71,10 +71,11 @@ class Routes:
         route = Route(handler, shown)
         if "{" not in path:
             self._exact.setdefault(path, {})[method] = route
-            if method == "GET":
+            if method == "GET" and not inspect.iscoroutinefunction(handler):
+                self.immediate[path] = route
+            elif method == "GET":
                 # Added anew, an address is what it was last made.
-                waits = inspect.iscoroutinefunction(handler)
-                self.immediate = self.immediate - {path} if waits else self.immediate | {path}
+                self.immediate.pop(path, None)
         else:
             pattern = re.compile(_pattern(path))
             known = next((methods for known, methods in self._patterns if known == pattern), None)

@@ -48,6 +48,8 @@ LEASE_S = 15.0
 """How often the leases are renewed: three may get lost before an answer of 60 s runs out."""
 CHUNK_BYTES = 32 * 1024
 """Sent at once, then it is waited until the reader has taken most of it."""
+MATCHED_KEPT = 1024
+"""Filters whose streams are remembered between two changes."""
 RETRY_MS = 2_000
 """What a reader is told to wait before it comes back."""
 
@@ -118,6 +120,9 @@ class Push:
         self._home = secrets.token_hex(4)
         self._epoch = ports.epoch()
         self._changes: dict[StreamKey, _Change] = {}
+        self._matched: dict[Wanted, tuple[int, list[StreamKey]]] = {}
+        self._matched_at = 0
+        """What filters match, up to which change; readers that are owed a lease at once ask for the same."""
         self._readers: dict[_Reader, None] = {}
         self._closed: str | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -188,6 +193,19 @@ class Push:
     def standing(self, wanted: Wanted) -> Iterator[StreamKey]:
         """Yield the streams of a filter."""
         return (key for key in self._changes if wanted.takes(key))
+
+    def lease(self, wanted: Wanted) -> tuple[int, int]:
+        """Return how many streams a filter matches, and the milliseconds for which all their answers are good."""
+        if self._matched_at != self.last or len(self._matched) > MATCHED_KEPT:
+            self._matched, self._matched_at = {}, self.last
+        found = self._matched.get(wanted)
+        board, spelled = self.ports.board.now.decisions, self.answers.spelled
+        if found is None:
+            keys = list(self.standing(wanted))
+            # Whether an operator's word runs down changes with a version only.
+            found = self._matched[wanted] = len(keys), [k for k in keys if spelled(k, board[k]).polled is None]
+        count, running = found
+        return count, self.answers.shortest_lease([spelled(key, board[key]) for key in running])
 
     def _seen(self, values: list[str], home: str) -> int:
         """The change up to which somebody who comes back has seen everything; 0 where that is not known."""
@@ -356,11 +374,11 @@ class _Reader:
         return _event(b"thresholds", data, self._cursor(number))
 
     def _lease(self) -> bytes:
-        push, board = self._push, self._push.ports.board.now.decisions
-        spelled = [push.answers.spelled(key, board[key]) for key in push.standing(self.wanted)]
+        push = self._push
+        streams, valid_for_ms = push.lease(self.wanted)
         lease = Lease(
             server_time_ms=push.ports.now_ms(), elapsed_ms=self._elapsed_ms(), epoch=push.ports.epoch(),
-            valid_for_ms=push.answers.shortest_lease(spelled), streams=len(spelled),
+            valid_for_ms=valid_for_ms, streams=streams,
         )  # fmt: skip
         return _event(b"lease", msgspec.json.encode(lease), self._cursor(push.last))
 

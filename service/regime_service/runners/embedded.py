@@ -59,6 +59,8 @@ SNAPSHOT_AFTER_S = 1.0
 """Seconds spent judging since the last snapshot after which there is a new one: a start replays about as much."""
 SNAPSHOT_SHARE = 20
 """Snapshots of many streams take their time: judging takes at least so many times theirs."""
+SNAPSHOT_BYTES_MAX = 2**29
+"""A row of either store holds a little less than 1 GiB."""
 SETTLED_S = 60.0
 """Having lived so long a start was a good one, also where no event came."""
 STUCK_GROUP_S = 10.0
@@ -579,7 +581,13 @@ class EmbeddedRunner:
         raw = self._fleet.snapshot()
         # Where there is none to be had, do not try again with every event.
         self._snapshot_seq, self._judged_s = self._last_seq, 0.0
-        if raw is not None:
+        if raw is not None and len(raw) > SNAPSHOT_BYTES_MAX:
+            log.warning(
+                "a snapshot of %d streams has %d MiB, more than can be kept: the next start replays more of the log. "
+                "Register references for streams that have none, or divide the streams among services",
+                len(self._fleet), len(raw) >> 20,
+            )  # fmt: skip
+        elif raw is not None:
             self._store.put_snapshot(self._last_seq, self._fingerprint, raw)
 
     def _show(self, keys: Iterable[StreamKey]) -> None:

@@ -58,11 +58,7 @@ def rehearse(where: str, config: EngineConfig, *, snapshots: bool = True) -> Dea
         code = child.wait()
     if code >= 0:
         return None
-    try:
-        name = f"signal {-code}, {signal.strsignal(-code)}"
-    except ValueError:
-        name = f"signal {-code}"
-    return Death(int(last) if last.strip() else None, name)
+    return Death(int(last) if last else None, f"signal {-code}, {signal.strsignal(-code)}")
 
 
 def _last_line(pipe: IO[bytes]) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -638,6 +640,21 @@ def test_a_start_that_replayed_for_long_leaves_a_snapshot_at_once(
     assert found is not None and found[0] == 20
 
 
+def test_a_snapshot_that_is_too_large_is_said_and_not_kept(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("regime_service.runners.embedded.SNAPSHOT_BYTES_MAX", 100)
+    config = EngineConfig(clock="event", detectors=[])
+    runner = start(config)
+    runner.submit([observation(i) for i in range(3)]).result(30)
+    digest = runner.digest()
+    runner.stop()
+    assert "more than can be kept" in caplog.text
+    again = start(config)
+    assert again._store.newest_snapshot(again._fingerprint) is None
+    assert again.digest() == digest
+
+
 def test_a_group_takes_no_more_requests_once_it_has_lasted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = start(EngineConfig(clock="event", detectors=[]))
     monkeypatch.setattr("regime_service.runners.embedded.GROUP_S", -1.0)
@@ -712,19 +729,21 @@ def test_a_rule_that_ends_the_program_ends_the_start_and_no_more(
 def test_references_that_are_in_force_nowhere_are_let_go(start: Start, tmp_path: Path) -> None:
     """A model trained anew every day must not fill the memory of a service that runs for a year."""
     config = EngineConfig(clock="event", detectors=[DetectorConfig(kind="cusum")], warmup_observations=5)
-    runner = start(config)
+    runner, references = start(config), list[weakref.ref[Reference]]()
     for number in range(4):
         sample = Reference(NAMES, np.random.default_rng(number).standard_normal((400, 3)))
         event = Recalibrated(model="m", version=str(number), reference_id=sample.reference_id)
         runner.submit([event], references={sample.reference_id: sample.to_bytes()}).result(60)
         runner.submit([observation(number)]).result(30)
-    assert list(runner._references) == [sample.reference_id]
+        references.append(weakref.ref(runner._samples.reference(sample.reference_id)))
+    gc.collect()
+    assert [known() is not None for known in references] == [False, False, False, True]
     late = msgspec.structs.replace(observation(9), symbol="ETH/USDT")
     assert runner.submit([late]).result(30).decisions[0].reference_id == sample.reference_id
     digest = runner.digest()
     runner.stop()
     again = start(config)
-    assert (again.digest(), list(again._references)) == (digest, [sample.reference_id])
+    assert again.digest() == digest
 
 
 def test_a_machine_that_comes_back_with_a_clock_in_the_past_does_not_hold_old_data_for_fresh(

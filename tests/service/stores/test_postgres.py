@@ -10,8 +10,10 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from postgres_server import PASSWORD, QUOTED, PostgresServer
 
@@ -368,6 +370,10 @@ def test_masking(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
+def test_the_name_of_a_file_hides_nothing() -> None:
+    assert masked("regimegate.db") == "regimegate.db"
+
+
 def test_a_server_that_is_not_there_may_be_there_soon(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachable, match="cannot be reached"):
         open_store(f"postgresql://bot:secret@/regime?host={tmp_path}")
@@ -401,6 +407,120 @@ def test_without_psycopg_it_is_said_how_to_get_it(monkeypatch: Any) -> None:
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(OperatorError, match=r"pip install 'regimegate\[postgres\]'"):
         open_store("postgresql://u:p@h/d")
+
+
+def test_another_package_that_is_missing_is_no_question_of_psycopg(monkeypatch: Any) -> None:
+    usual = builtins.__import__
+
+    def missing(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "regime_service.stores.postgres":
+            raise ModuleNotFoundError("No module named 'msgspec'", name="msgspec")
+        return usual(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ModuleNotFoundError, match="msgspec"):
+        open_store("postgresql://u:p@h/d")
+
+
+# --- opening, on servers that are set up in other ways ---
+
+
+def test_a_server_that_promises_more_is_not_told_to_promise_less(postgres: PostgresServer) -> None:
+    postgres.psql("ALTER ROLE bot SET synchronous_commit = remote_apply")
+    try:
+        store = open_store(postgres.url)
+        assert store._ask("SELECT current_setting('synchronous_commit')") == [("remote_apply",)]
+        put(store, 1)
+        store.close()
+    finally:
+        postgres.psql("ALTER ROLE bot RESET synchronous_commit")
+
+
+def test_a_schema_that_somebody_made_for_us_is_used(postgres: PostgresServer) -> None:
+    postgres.psql("CREATE SCHEMA regimegate AUTHORIZATION bot")
+    store = open_store(postgres.url)
+    put(store, 1)
+    assert store.last_seq() == 1 and store.size_bytes() > 0
+    store.close()
+
+
+def test_a_server_that_keeps_its_name_to_itself_will_do(postgres: PostgresServer) -> None:
+    postgres.psql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public")
+    try:
+        first = open_store(postgres.url)
+        first.close()
+        again = open_store(postgres.url)
+        assert again.epoch == first.epoch
+        again.close()
+    finally:
+        postgres.psql("GRANT EXECUTE ON FUNCTION pg_control_system() TO public")
+
+
+@pytest.mark.parametrize("where", ["_show", "_STEPS"])
+@pytest.mark.parametrize(
+    ("error", "kind"), [("DataCorrupted", CorruptionError), ("OutOfMemory", StoreFailed)], ids=["damage", "memory"]
+)
+def test_what_the_server_says_while_it_is_opened_is_told(
+    postgres: PostgresServer, monkeypatch: Any, where: str, error: str, kind: type[Exception]
+) -> None:
+    code = {"DataCorrupted": "XX001", "OutOfMemory": "53200"}[error]
+    if where == "_STEPS":  # while the tables are made
+        refusal = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$"
+        monkeypatch.setattr("regime_service.stores.postgres._STEPS", {0: refusal})
+    else:  # while the session is set up
+
+        def refuse(*_: Any) -> str:
+            raise getattr(psycopg.errors, error)("no")
+
+        monkeypatch.setattr("regime_service.stores.postgres._show", refuse)
+    with pytest.raises(kind, match="is damaged: no" if kind is CorruptionError else "cannot be opened"):
+        open_store(postgres.url)
+
+
+# --- losing it ---
+
+
+def test_a_session_in_use_is_left_to_who_uses_it(postgres: PostgresServer) -> None:
+    store = open_store(postgres.url)
+    postgres.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bot'")
+    with store._writer_lock, store._reader_lock:
+        time.sleep(0.05)
+        assert store.failed is None
+    until_s = time.monotonic() + 10
+    while store.failed is None and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert "the connection to the server is lost" in str(store.failed)
+    store.close()
+
+
+def test_what_cannot_be_read_is_told_and_the_store_goes_on(postgres: PostgresServer) -> None:
+    store = open_store(postgres.url)
+    with pytest.raises(StoreFailed, match="cannot be read: UndefinedColumn"):
+        store._read("SELECT nothing")
+    put(store, 1)
+    assert (store.failed, store.last_seq()) == (None, 1)
+    store.close()
+
+
+def test_a_session_that_libpq_gave_up_without_a_word_ends_the_store(postgres: PostgresServer) -> None:
+    store = open_store(postgres.url)
+    here, there = os.pipe()
+    os.write(there, b"x")
+    lost = SimpleNamespace(consume_input=lambda: None, status=psycopg.pq.ConnStatus.BAD)
+    store._listen(SimpleNamespace(fileno=lambda: here, pgconn=lost), store._writer_lock)
+    assert "the connection to the server is lost" in str(store.failed)
+    store.close()
+    os.close(here)
+    os.close(there)
+
+
+def test_a_reader_that_is_closed_ends_the_store_for_it_is_never_opened_again(postgres: PostgresServer) -> None:
+    store = open_store(postgres.url)
+    store._reader.close()
+    with pytest.raises(StoreFailed):
+        store.last_seq()
+    assert store._failed is not None
+    store.close()
 
 
 # --- words, and what a test cannot bring a real server to do ---

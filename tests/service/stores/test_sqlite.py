@@ -881,3 +881,20 @@ def test_killed_at_random_moments_no_acknowledged_event_is_lost_and_no_group_is_
         acknowledged = store.last_seq()
         store.close()
     assert len(epochs) == 1
+
+
+def test_a_copy_that_cannot_be_made_is_told(tmp_path: Path, path: Path, store: SqliteStore) -> None:
+    with pytest.raises(OperatorError, match="the back-up cannot be written"):
+        store.copy_to(tmp_path / "no folder" / "copy.db")
+    put(store, 1)
+    store.close()
+    raw = bytearray(path.read_bytes())
+    raw[:16] = b"not SQLite at al"
+    path.with_name("broken.db").write_bytes(raw)
+    sound = SqliteStore(path, read_only=True)
+    (tmp_path / "copy.db").touch()
+    sound._reader = apsw.Connection(str(path.with_name("broken.db")), flags=apsw.SQLITE_OPEN_READONLY)
+    with pytest.raises(CorruptionError, match="is damaged"):
+        sound.copy_to(tmp_path / "copy.db")
+    sound._reader.close()
+    sound.close()
