@@ -20,6 +20,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import math
 import re
@@ -27,7 +28,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,6 +69,7 @@ OVERRIDES_MAX = 1_000
 """Overrides in force at once, as for POST /v1/overrides: each is looked at with every event of its model."""
 PAGES_PER_S, PAGES_BURST = 10.0, 100
 """Pages that one key may ask for: each costs far more than an answer to a bot."""
+PACKED_FROM_BYTES = 1024
 TRAIL_ROWS = 25
 EXPLAINED_S = 2.0
 """How long the evidence of a stream serves: asking for it takes the writer's turn."""
@@ -145,7 +147,11 @@ class Page:
         }  # fmt: skip
 
     async def answer(self, asked: Asked) -> Reply:
-        """Answer a request. Raises nothing that is somebody else's doing."""
+        """Answer a request, packed where whoever asks can unpack it. Raises nothing that is somebody else's doing."""
+        reply = await self._answer(asked)
+        return _packed(reply) if "gzip" in asked.headers.get("accept-encoding", "") else reply
+
+    async def _answer(self, asked: Asked) -> Reply:
         try:
             if asked.method == "POST" and asked.path in self._posts:
                 return await self._post(asked)
@@ -552,6 +558,24 @@ def _secure(asked: Asked) -> bool:
     """Whether the browser speaks TLS, to us or to the proxy before us. Whoever lies about it harms himself alone."""
     forwarded = asked.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
     return asked.tls or forwarded == "https" or asked.headers.get("origin", "").startswith("https://")
+
+
+def _packed(reply: Reply) -> Reply:
+    """Return the same answer in a third of the bytes.
+
+    That a page holds a secret (the token of its forms) and words of whoever asked is no harm here: another site cannot
+    have a browser ask again and again and count the bytes, for our cookie does not go along with what it asks.
+    """
+    if len(reply.body) < PACKED_FROM_BYTES:
+        return reply
+    return reply._replace(
+        body=_zipped(reply.body), headers=(*reply.headers, ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+    )
+
+
+@lru_cache(maxsize=16)
+def _zipped(body: bytes) -> bytes:
+    return gzip.compress(body, 6, mtime=0)
 
 
 def _redirect(to: str, set_cookie: str | None = None) -> Reply:
