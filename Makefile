@@ -89,9 +89,9 @@ demo: setup ## Start the service with a made market and show it at work (ONCE=1:
 # --- check -------------------------------------------------------------------------------------------------------
 
 # One thread each: the tests already use every core, and sums must not depend on how many there are.
-test unit fuzz schedules soak bench bench-detection bench-outcomes: export OMP_NUM_THREADS = 1
-test unit fuzz schedules soak bench bench-detection bench-outcomes: export OPENBLAS_NUM_THREADS = 1
-test unit bench bench-detection bench-outcomes: export MPLBACKEND = Agg
+test unit fuzz schedules soak bench bench-detection bench-outcomes bench-parity: export OMP_NUM_THREADS = 1
+test unit fuzz schedules soak bench bench-detection bench-outcomes bench-parity: export OPENBLAS_NUM_THREADS = 1
+test unit bench bench-detection bench-outcomes bench-parity: export MPLBACKEND = Agg
 
 .PHONY: test
 test: setup lint ## Everything that must be right before a change goes in: lint, then the tests with their coverage
@@ -139,6 +139,10 @@ bench-detection: $(VENV)/.stamp-dev $(FROUROS)/.stamp-0.9.0 ## The detectors bes
 .PHONY: bench-outcomes
 bench-outcomes: $(VENV)/.stamp-dev ## What thresholds and pauses cost on simulated bots, on fresh seeds (SEED=n, QUICK=1)
 	@$(PY) tests/bench/bench_outcomes.py --seed $(or $(SEED),1) $(if $(QUICK),--quick) $(ARGS)
+
+.PHONY: bench-parity
+bench-parity: $(VENV)/.stamp-dev ## How often the parity doctor names a planted fault, and one where none is (SEED=n, QUICK=1)
+	@$(PY) tests/bench/bench_parity.py --seed $(or $(SEED),1) $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: powercut
 powercut: $(VENV)/.stamp-dev ## 10,000 simulated power cuts on the store, and two stores that must lose (TRIALS=n)

@@ -133,6 +133,32 @@ def _parser() -> argparse.ArgumentParser:
     preflight.add_argument("--json", action="store_true", help="print the checks as JSON")
     preflight.set_defaults(run=_preflight)
 
+    parity = commands.add_parser(
+        "parity",
+        help="compare what the bot logged with what its backtest computed, and name the likeliest cause of what "
+        "differs (exit code 0: clean, 1: something differs, 2: nothing can be said)",
+    )
+    _common(parity)
+    parity.add_argument("live", metavar="LIVE", help="the bot's log: features, probabilities, candles; file or folder")
+    parity.add_argument(
+        "backtest", metavar="BACKTEST", nargs="?",
+        help="the same from the backtest; left out, LIVE is one file with both (prod_long, backtest_long)",
+    )  # fmt: skip
+    parity.add_argument(
+        "--columns", metavar="LIVE,BACKTEST",
+        help="in one file: words by which the columns of the two sides begin or end (default: live, prod, ... and "
+        "backtest, bt, ...)",
+    )  # fmt: skip
+    parity.add_argument("--pair", metavar="P", help="only this market, where files or folders hold several")
+    parity.add_argument("--all-pairs", action="store_true", help="every market that both sides have, one by one")
+    parity.add_argument("--timeframe", help="candle length (default: told by the times)")
+    parity.add_argument(
+        "--tolerance", type=float, metavar="R", help="relative difference taken for equal (default 1e-5)"
+    )
+    parity.add_argument("--out", metavar="DIR", help="folder for report.html, report.json, columns.csv")
+    parity.add_argument("--json", action="store_true", help="print the report as JSON")
+    parity.set_defaults(run=_parity)
+
     demo = commands.add_parser("demo", help="a simulated bot and market through a regime break, against a real service")
     demo.add_argument("--once", action="store_true", help="exit after the summary instead of leaving the service up")
     demo.add_argument("--port", type=int, default=8080, help="port of the service (default 8080; taken: a free one)")
@@ -303,6 +329,22 @@ def _preflight(arguments: argparse.Namespace) -> int:
         reference_mapping=logs.reference, candle_mapping=logs.candles, trade_mapping=logs.trades,
     )  # fmt: skip
     return run_preflight(Console(), options, as_json=arguments.json)
+
+
+def _parity(arguments: argparse.Namespace) -> int:
+    from regime_service.parity import ParityOptions, run_parity
+
+    settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    words = None if arguments.columns is None else tuple(arguments.columns.split(","))
+    if words is not None and (len(words) != 2 or not all(words)):
+        raise OperatorError(f"--columns takes two words with a comma between them, got {arguments.columns!r}")
+    options = ParityOptions(
+        live=arguments.live, backtest=arguments.backtest, columns=words, pair=arguments.pair,
+        all_pairs=arguments.all_pairs, timeframe=arguments.timeframe, relative=arguments.tolerance,
+        live_mapping=settings.logs.features, backtest_mapping=settings.logs.reference,
+        out=None if arguments.out is None else Path(arguments.out), json=arguments.json,
+    )  # fmt: skip
+    return run_parity(options, Console())
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -68,7 +68,8 @@ def fill(folder: Path | str, store: Source) -> int:
             for _, _, event in rows:
                 if isinstance(event, Recalibrated):
                     for known in (event.reference_id, *event.calibrations.values()):
-                        archive.put_reference(known, store.reference(known))
+                        if not archive.has_reference(known):
+                            archive.put_reference(known, store.reference(known))
             until = rows[-1][0]
             served = []
             for row, seq, decision in store.served(archive.state.last_decision):

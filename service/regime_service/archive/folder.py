@@ -115,14 +115,19 @@ class Archive:
         self._write_state(state)
         return count
 
+    def has_reference(self, reference_id: str) -> bool:
+        """Whether a reference, or limits, stand beside the tables."""
+        return (self.folder / "references" / folder_name(reference_id)).exists()
+
     def put_reference(self, reference_id: str, raw: bytes) -> None:
         """Keep a reference, or limits, beside the tables; the same again changes nothing."""
         target = self.folder / "references" / folder_name(reference_id)
-        if not target.exists():
-            self._replace(target, lambda file: file.write_bytes(pa.compress(raw, codec="zstd", asbytes=True)))
+        if not self.has_reference(reference_id):
+            # The size first: what stands under the name itself is whole.
             self._replace(
                 target.with_name(f"{target.name}.size"), lambda file: file.write_text(str(len(raw)), "utf-8")
             )  # fmt: skip
+            self._replace(target, lambda file: file.write_bytes(pa.compress(raw, codec="zstd", asbytes=True)))
 
     def begin(self, epoch: str) -> None:
         """Begin anew where the store is another one: its numbers mean other events."""
@@ -135,7 +140,7 @@ class Archive:
 
     def _grow(self, place: str, rows: Sequence[Logged]) -> None:
         """Give the older files of a stream the columns that it never had before."""
-        known = self._features(place)
+        known = dict.fromkeys(self._features(place))
         new = dict.fromkeys(name for row in rows for name in row.event.features if name not in known)  # type: ignore[union-attr]
         if not new or not known:
             return

@@ -149,6 +149,10 @@ def test_references_come_back_as_they_were(tmp_path: Path) -> None:
     archive.put_reference("id", raw)
     archive.put_reference("empty", b"")
     assert (archive.reference("id"), archive.reference("empty")) == (raw, b"")
+    (tmp_path / "references/id").unlink()  # as if it had died between the two files
+    assert not archive.has_reference("id")
+    archive.put_reference("id", raw)
+    assert archive.reference("id") == raw
     with pytest.raises(KeyError):
         archive.reference("nothing")
 
