@@ -222,6 +222,10 @@ pictures: $(VENV)/.stamp-dev ## Take the pictures of the documentation anew (nee
 	$(PY) docs/pictures/make_report_picture.py
 	$(PY) docs/pictures/make_detection_picture.py
 
+.PHONY: screenshots
+screenshots: $(VENV)/.stamp-dev ## Take the pictures of the page anew, from the demo (needs chromium)
+	$(PY) docs/pictures/make_page_pictures.py
+
 # --- look after --------------------------------------------------------------------------------------------------
 
 # uv is used here only, in an environment of its own. Versions already locked stay as they are unless UPGRADE=1.

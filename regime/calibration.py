@@ -65,6 +65,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -207,9 +208,9 @@ class Calibration:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptionError(f"a stored calibration cannot be read: {error}") from error
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex, 32 characters) of `to_json`."""
+        """SHA-256 (hex, 32 characters) of `to_json`; made once, for it is asked for with every look at a detector."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
 
     def __eq__(self, other: object) -> bool:

@@ -7,7 +7,7 @@ crash at any moment leaves the one or the other, and a back-up is a reference to
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from regime.decision import Decision, decision_bytes, decode_decision
@@ -208,6 +208,10 @@ class MemoryStore:
     def events(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, bytes]]:
         until = self.last_seq() if until_seq is None else until_seq
         yield from [found for found in self._content().events.values() if after_seq < found[0] <= until]
+
+    def bodies(self, source_keys: Sequence[str]) -> list[bytes]:
+        kept = self._content().events
+        return [kept[key][1] for key in source_keys if key in kept]
 
     def logged(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, int, bytes]]:
         recorded = self._content().recorded

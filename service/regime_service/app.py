@@ -47,6 +47,10 @@ from regime_service.http.connections import Patience, PatientServer, protocol
 from regime_service.http.lease import lease_ms
 from regime_service.keys import KeyRing
 from regime_service.metrics import Counters, RegimeCollector, Traffic, exposition
+from regime_service.page import mount
+from regime_service.page.history import Histories
+from regime_service.page.routes import Page
+from regime_service.page.sessions import Sessions
 from regime_service.ports import Health, Ports, Receipt
 from regime_service.retention import LOOK_EVERY_S, MEASURE_EVERY_S, StoreSize, measure, warnings
 from regime_service.runners.embedded import EmbeddedRunner, name_limits
@@ -401,6 +405,16 @@ class Service:
         found: list[Decision] = self._store.decisions(key, since_version, limit)
         return found
 
+    def bodies(self, source_keys: Sequence[str]) -> list[bytes]:
+        """Return the events that stand in the log under these keys, as they were stored."""
+        found: list[bytes] = self._store.bodies(source_keys)
+        return found
+
+    def reference(self, reference_id: str) -> bytes:
+        """Return a reference as it was stored; `KeyError` where there is none."""
+        found: bytes = self._store.reference(reference_id)
+        return found
+
     @contextlib.contextmanager
     def _looking(self, wait_s: float | None = None) -> Iterator[Fleet]:
         # Not for ever: the writer holds the lock while a disk hangs, and the door must go on saying so.
@@ -466,11 +480,12 @@ class Service:
             alerts=self.alert_figures,
             version=version("regimegate"),
         )
+        sessions = Sessions(self.keys)
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
             decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
             now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health, fault=self.fault,
-            metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
+            metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys, session=sessions.key,
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
             requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
             key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
@@ -489,6 +504,7 @@ class Service:
         app = create_app(ports, decode)
         operations.install(app, ports, self.dead_letters)
         install_alerts(app, self.alerts_listed)
+        mount.install(app, Page(ports, Histories(self.bodies, self.decisions, self.reference), sessions, push=True))
         return app
 
 

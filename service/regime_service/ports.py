@@ -10,7 +10,7 @@ from regime.config import EngineConfig
 from regime.decision import Decision
 from regime.events import AnyEvent, StreamKey
 from regime_service.board import Board
-from regime_service.keys import KeyRing
+from regime_service.keys import Key, KeyRing
 
 
 class Receipt(NamedTuple):
@@ -157,6 +157,8 @@ class Ports:
     reference_bytes_max: int = 512 * 1024 * 1024
     keys: KeyRing | None = None
     """Keys that open the service; None, or a ring without keys, and everybody is let in."""
+    session: Callable[[str], Key | None] | None = None
+    """(Cookie header) -> the key of somebody who is logged in at the page; it opens what may be looked at."""
     metrics_open: bool = False
     """Whether /metrics needs no key although there are keys."""
     requests_per_s: float = 100.0

@@ -24,6 +24,7 @@ from regime.events import (
     StreamKey,
     Tick,
     Trade,
+    source_key,
 )
 from regime_service.stores import Appended, DeadLetter, Store, StoreFailed, group, offer
 from regime_service.stores.opening import open_store
@@ -233,6 +234,16 @@ def test_the_stored_bytes_can_be_had_for_a_key(store: Store) -> None:
     store.rollback()
 
 
+def test_committed_events_are_found_by_their_keys_and_those_of_an_open_group_are_not(store: Store) -> None:
+    put(store, *(observation(i) for i in range(1, 1200)))
+    store.begin()
+    store.append(observation(5000), encode(observation(5000)), 7)
+    wanted = [source_key(observation(i)) for i in (*range(1, 1200, 2), 5000, 6000)]
+    assert sorted(store.bodies(wanted)) == sorted(encode(observation(i)) for i in range(1, 1200, 2))
+    assert store.bodies([]) == []
+    store.rollback()
+
+
 def test_an_append_without_look_up_is_refused_and_the_store_goes_on(store: Store) -> None:
     put(store, tick(1))
     with pytest.raises(ValueError, match="look_up"), group(store):
@@ -300,7 +311,7 @@ def test_writing_needs_a_group_and_groups_do_not_nest(store: Store) -> None:
 def test_a_closed_store_refuses_in_words(store: Store) -> None:
     store.close()
     store.close()
-    for act in (store.begin, store.last_seq, store.latest, lambda: list(store.events())):
+    for act in (store.begin, store.last_seq, store.latest, lambda: list(store.events()), lambda: store.bodies(["k"])):
         with pytest.raises(StoreFailed, match="closed"):
             act()
     store.rollback()

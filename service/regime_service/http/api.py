@@ -118,6 +118,7 @@ class Application:
             ports.keys,
             metrics_open=ports.metrics_open,
             requests=Limiter(per_s=ports.requests_per_s, burst=ports.requests_burst),
+            session=ports.session,
         )
         answers = Answers(ports)
         self._push = Push(ports, answers, shut_to=door.shut_to)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 from regime_service.http.exchange import Request, Response
 from regime_service.http.limits import WRONG_BURST, WRONG_PER_S, Limiter, neighbourhood
@@ -19,7 +20,9 @@ from regime_service.http.problems import problem
 from regime_service.keys import KEYS_MAX, PREFIX, AccessScope, Key, KeyRing, holds_key
 
 PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
-"""Need no key: nothing they show is about the account. A page that shows streams must ask /v1 for them."""
+"""Need no key: nothing they show is about the account, or they ask who it is by themselves (the page)."""
+PAGE = frozenset({"/stream", "/session"})
+"""The rest of the page, beside what lies below /page/: it asks for a session by itself, and forms bear a token."""
 INGEST = frozenset({"/v1/observations", "/v1/trades", "/v1/equity", "/v1/candles"})
 
 _MARK = PREFIX.encode()
@@ -36,6 +39,8 @@ def needed(method: str, path: str) -> AccessScope | None:
     >>> needed("GET", "/v1/thresholds"), needed("POST", "/v1/trades"), needed("POST", "/v1/overrides")
     ('read', 'ingest', 'admin')
     """
+    if path in PAGE or path.startswith("/page/"):
+        return None
     reading = method in ("GET", "HEAD", "OPTIONS")
     if reading:
         return None if path in PUBLIC else "read"
@@ -53,10 +58,21 @@ class Door:
         Whether /metrics needs no key.
     requests
         Counts the requests of each key; None: nobody is told to wait.
+    session
+        The key behind a Cookie header. It opens what may be looked at, and nothing else: a browser sends a cookie
+        whoever made it ask.
     """
 
-    def __init__(self, keys: KeyRing | None, *, metrics_open: bool = False, requests: Limiter | None = None) -> None:
+    def __init__(
+        self,
+        keys: KeyRing | None,
+        *,
+        metrics_open: bool = False,
+        requests: Limiter | None = None,
+        session: Callable[[str], Key | None] | None = None,
+    ) -> None:
         self._keys = keys
+        self._session = session
         self._metrics_open = metrics_open
         self._requests = requests
         self._let_in: dict[bytes, Key] = {}
@@ -128,6 +144,10 @@ class Door:
                 "A key stands in the address of the request. Addresses are written into logs, so count that key as "
                 f"leaked: `regime keys revoke` it and make another. {_HOW}."
             )
+        if self._session is not None and request.method in ("GET", "HEAD") and not request.has(b"authorization"):
+            found = self._session("; ".join(request.values(b"cookie"))) if request.has(b"cookie") else None
+            if found is not None:
+                return found, None
         value = request.only(b"authorization") or b""
         digest = hashlib.sha256(value).digest()
         if ring.revision == self._let_in_at and (known := self._let_in.get(digest)) is not None:

@@ -73,6 +73,9 @@ class Routes:
             self._exact.setdefault(path, {})[method] = route
             if method == "GET" and not inspect.iscoroutinefunction(handler):
                 self.immediate[path] = route
+            elif method == "GET":
+                # Added anew, an address is what it was last made.
+                self.immediate.pop(path, None)
         else:
             pattern = re.compile(_pattern(path))
             known = next((methods for known, methods in self._patterns if known == pattern), None)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
+
+from markupsafe import Markup
 
 from regime_service.logs.findings import count, utc
 from regime_service.report.words import percent, signed
@@ -31,6 +34,7 @@ def render(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
         firings=joined_sides(report["rules"], ("code", "since_ms", "until_ms", "value", "limit", "text")),
         changes=joined_sides(report["timeline"], ("version", "from", "to", "reasons", "resume")),
         input_names=INPUT_NAMES,
+        look=Markup((files("regime_service.page") / "assets" / "look.css").read_text("utf-8")),
     )
 
 

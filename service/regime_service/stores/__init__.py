@@ -24,7 +24,7 @@ What a runner does with a group of events, in full:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, Protocol
 
@@ -219,6 +219,11 @@ class Store(Protocol):
         Each is checked as it is read; `CorruptionError` names the first that is damaged or missing. Without `until_seq`
         it ends at what was committed when it got there, so it may be run while events come in.
         """
+        ...
+
+    def bodies(self, source_keys: Sequence[str]) -> list[bytes]:
+        """Return the bytes of the events that stand in the log under these keys (`regime.events.source_key`), in any
+        order; a key that is not there is passed over. For pictures: a few hundred looks into an index, not a scan."""
         ...
 
     def logged(self, after_seq: int = 0, until_seq: int | None = None) -> Iterator[tuple[int, int, bytes]]:
