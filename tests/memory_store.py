@@ -80,6 +80,9 @@ class MemoryStore:
     def failed(self) -> str | None:
         return self._failed
 
+    def _stop(self, reason: str) -> None:
+        self._failed = self._failed or reason
+
     # --- the writer thread ---
 
     def begin(self) -> None:

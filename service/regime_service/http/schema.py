@@ -346,8 +346,19 @@ def json_of(name: str) -> dict[str, Any]:
 EVENT_STREAM: dict[str, Any] = {
     "text/event-stream": {
         "schema": {
-            "description": "`data` of the events `thresholds`, `lease` and `closing`, as JSON on one line each.",
-            "oneOf": [{"$ref": REF + name} for name in ("PushedThresholds", "Lease", "Closing")],
+            "description": "One event; comments apart, the body is nothing else.",
+            "type": "object",
+            "required": ["data"],
+            "properties": {
+                "event": {"enum": ["thresholds", "lease", "closing"]},
+                "id": {"type": "string", "description": "an opaque cursor, for `Last-Event-ID`"},
+                "retry": {"type": "integer"},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": JSON,
+                    "contentSchema": {"oneOf": [{"$ref": REF + n} for n in ("PushedThresholds", "Lease", "Closing")]},
+                },
+            },
         }
     }
 }

@@ -7,40 +7,38 @@ from typing import Any
 
 import pytest
 
+from regime_service.http.exchange import Request, Response
 from regime_service.http.gate import Gate
-from regime_service.ports import Health
+from regime_service.http.routes import Routes
 
 LIMIT = 1000
 
 
 class Inner:
-    """An application that reads the body and answers 200 with its size, or fails."""
+    """A call that answers 200 with the size of its body, or fails."""
 
     def __init__(self, *, fail: bool = False) -> None:
         self.called, self._fail = 0, fail
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def answer(self, request: Request) -> Response:
         self.called += 1
         if self._fail:
             raise RuntimeError("nobody foresaw this")
-        size, more = 0, True
-        while more:
-            message = await receive()
-            size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"%d" % size})
+        return Response(b"%d" % len(await request.body()))
 
 
 def gate(inner: Inner) -> Gate:
+    routes = Routes(title="", version="", summary="")
+    routes.add("POST", "/v1/observations", inner.answer)
     return Gate(
-        inner, hosts=frozenset({"localhost"}), health=lambda: Health(True, "", 0, 1), body_bytes_max=LIMIT,
-        reference_bytes_max=LIMIT,
-    )  # fmt: skip
+        routes, hosts=frozenset({"localhost"}), fault=lambda: None, body_bytes_max=LIMIT, reference_bytes_max=LIMIT
+    )
 
 
 def ask(door: Gate, body: bytes, **changes: Any) -> list[dict[str, Any]]:
     scope = {
-        "type": "http", "method": "POST", "path": "/v1/observations", "headers": [(b"host", b"localhost")], **changes,
+        "type": "http", "method": "POST", "path": "/v1/observations", "headers": [(b"host", b"localhost")],
+        "query_string": b"", **changes,
     }  # fmt: skip
     pieces = [{"type": "http.request", "body": body[i : i + 300], "more_body": True} for i in range(0, len(body), 300)]
     pieces.append({"type": "http.request", "body": b"", "more_body": False})
@@ -84,11 +82,11 @@ def test_what_is_held_counts_while_it_is_held() -> None:
     seen: list[int] = []
 
     class Looking(Inner):
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            await receive()
+        async def answer(self, request: Request) -> Response:
+            answer = await super().answer(request)
             seen.append(door._held_bytes)
-            await super().__call__(scope, receive, send)
+            return answer
 
     door = gate(Looking())
     assert ask(door, bytes(500))[0]["status"] == 200
-    assert (seen, door._held_bytes) == ([300], 0)
+    assert (seen, door._held_bytes) == ([500], 0)
