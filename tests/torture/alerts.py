@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.server
@@ -31,13 +32,13 @@ import json
 import math
 import os
 import random
-import shutil
 import socket
 import struct
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +46,12 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from sigkill import CANDLE_MS, Bot, Service
+from sigkill import CANDLE_MS, Bot, FilePlace, Service
 
 from regime.decision import Decision, TradingState
 from regime.events import SIDES, Observation, StreamKey
-from regime_service.stores.sqlite import SqliteStore
+from regime_service.stores import Store
+from regime_service.stores.opening import open_store
 
 SECRET = "a secret of the torture, 24+"
 CONFIG = """
@@ -202,7 +204,8 @@ def torture(folder: Path, kills: int, *, bots: int = 3, seed: int = 1, control: 
     began_s, rng = time.monotonic(), random.Random(seed)
     os.environ["REGIME_TORTURE_SECRET"] = SECRET
     receiver = Receiver(seed, flaky=not control)
-    service = Service(folder, control)
+    place = FilePlace(folder)
+    service = Service(folder, place, control)
     crowd = [SlowBot(service, number, seed, control=control) for number in range(bots)]
     done = starting = phantoms = 0
     known: set[Told] = set()
@@ -218,7 +221,7 @@ def torture(folder: Path, kills: int, *, bots: int = 3, seed: int = 1, control: 
             bot.start()
         while done < kills:
             start()
-            if service.store.exists() and rng.random() < 0.15:
+            if place.exists() and rng.random() < 0.15:
                 time.sleep(rng.random() * 0.15)
                 starting += 1
             else:
@@ -231,7 +234,7 @@ def torture(folder: Path, kills: int, *, bots: int = 3, seed: int = 1, control: 
                 time.sleep(0.05)
             time.sleep(0.05)
             done += 1
-            known = _reasons(service.store, folder / "copy") if service.store.exists() else set()
+            known = _reasons(place) if place.exists() else set()
             with receiver.lock:
                 phantoms = sum(told not in known for _, _, told in receiver.heard)
             faults = [fault for bot in crowd for fault in bot.faults] + receiver.faults
@@ -244,9 +247,9 @@ def torture(folder: Path, kills: int, *, bots: int = 3, seed: int = 1, control: 
             service.wait_until_it_answers()
             for bot in crowd:
                 bot.join(30)
-            faults = _drain(service)
+            faults = _drain(place)
             service.kill()
-            known = _reasons(service.store, folder / "copy")
+            known = _reasons(place)
             faults += [fault for bot in crowd for fault in bot.faults] + receiver.faults
             if not control:
                 faults += [f"lost: {told}" for told in sorted(known - receiver.told)[:3]]
@@ -264,25 +267,23 @@ def torture(folder: Path, kills: int, *, bots: int = 3, seed: int = 1, control: 
     )  # fmt: skip
 
 
-def _reasons(store: Path, folder: Path) -> set[Told]:
-    """Return what the decisions give reason to say. Reads a copy, so that the service finds what the kill left."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for ending in ("", "-wal"):
-        if (source := Path(f"{store}{ending}")).exists():
-            shutil.copy(source, folder / source.name)
-    opened = SqliteStore(folder / store.name)
-    try:
-        found: set[Told] = set()
-        for key in opened.latest():
+def _reasons(place: FilePlace) -> set[Told]:
+    """Return what the decisions give reason to say, in the store as the kill left it."""
+    found: set[Told] = set()
+    with place.read() as store:
+        for key in store.latest():
             before: Decision | None = None
-            while page := opened.decisions(key, 0 if before is None else before.version, 1000):
-                for after in page:
-                    found |= {(key, after.version, kind) for kind in _kinds(before, after)}
-                    before = after
-        return found
-    finally:
-        opened.close()
+            for after in _decisions(store, key):
+                found |= {(key, after.version, kind) for kind in _kinds(before, after)}
+                before = after
+    return found
+
+
+def _decisions(store: Store, key: StreamKey) -> Iterator[Decision]:
+    version = 0
+    while page := store.decisions(key, version, 1000):
+        yield from page
+        version = page[-1].version
 
 
 FAULTS = {"stale", "non-finite", "schema-change", "engine-error"}
@@ -309,14 +310,14 @@ def _kinds(before: Decision | None, after: Decision) -> set[str]:
     return found
 
 
-def _drain(service: Service) -> list[str]:
+def _drain(place: FilePlace) -> list[str]:
     """Wait until nothing waits any more, in the store and not only by the service's word; return what was given up."""
     until_s = time.monotonic() + 300
     while True:
-        store = SqliteStore(service.store, read_only=True)
-        waiting = [message for message in store.messages(100_000) if not message.key.startswith("dead ")]
-        dead = [message for message in store.messages(100_000) if message.key.startswith("dead ")]
-        store.close()
+        with contextlib.closing(open_store(place.where, read_only=True)) as store:
+            unsent = store.messages(100_000)
+        waiting = [message for message in unsent if not message.key.startswith("dead ")]
+        dead = [message for message in unsent if message.key.startswith("dead ")]
         if not waiting:
             return [f"given up: {message.body.decode()}" for message in dead]
         if time.monotonic() > until_s:
@@ -328,7 +329,7 @@ def latency(folder: Path, alerts: int, *, bots: int = 3, seed: int = 1) -> list[
     """Return the seconds from writing an alert down to its arrival at a healthy receiver, sorted."""
     os.environ["REGIME_TORTURE_SECRET"] = SECRET
     receiver = Receiver(seed, flaky=False)
-    service = Service(folder, "")
+    service = Service(folder, FilePlace(folder), "")
     (folder / "config.toml").write_text(CONFIG.format(port=receiver.server_port, life=0), "utf-8")
     crowd = [SlowBot(service, number, seed, control="") for number in range(bots)]
     try:
