@@ -98,7 +98,7 @@ class MemoryStore:
             self._medium.content = group
             self._medium.strike("after")
         except StoreFailed as error:
-            self._failed = str(error)
+            self._stop(str(error))
             raise
         self._group = None
 
@@ -182,6 +182,10 @@ class MemoryStore:
         for key, (found, _) in list(messages.items()):
             if found.id == message:
                 messages[key] = (found, True)
+
+    def _stop(self, reason: str) -> None:
+        if self._failed is None:
+            self._failed = reason
 
     def _check_writable(self) -> None:
         if self._closed:
