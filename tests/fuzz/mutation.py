@@ -330,6 +330,11 @@ class Generation:
             self.find("a refusal repeats a key", asked, answer)
         if asked.method == "HEAD":
             return
+        if answer.headers.get(b"content-type", b"").startswith(b"text/html"):
+            # The page speaks to people; nothing below /v1 does.
+            if asked.path.startswith("/v1") or b"<h1" not in answer.body:
+                self.find("a refusal in HTML that is no page", asked, answer)
+            return
         try:
             told = msgspec.json.decode(answer.body, type=_Problem)
         except msgspec.MsgspecError as error:

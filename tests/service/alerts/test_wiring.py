@@ -170,7 +170,7 @@ def test_without_a_channel_nothing_runs(tmp_path: Path) -> None:
 
 def _scrape(service: Service) -> bytes:
     collector = RegimeCollector(service.board, service.counters, health=service.health, alerts=service.alert_figures)
-    return exposition(collector)()
+    return exposition(collector)("")[0]
 
 
 def test_metrics_count_deliveries_and_what_waits(make: Make, receiver: HttpReceiver) -> None:
