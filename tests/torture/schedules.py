@@ -475,7 +475,9 @@ class World:
             self.note(f"the disk hangs for {seconds:.0f} s")
             self.hangs_until_s = self.t + seconds
             self.oracle.disturbed_s = self.hangs_until_s
-            self.house.service.runner._busy_since_s = self.monotonic()
+            runner = self.house.service._runner
+            if runner is not None:  # it may not have started on a store that it cannot write
+                runner._doing, runner._group_since_s = (embedded._STORE, self.monotonic()), self.monotonic()
             self.at(self.hangs_until_s, self.turn)
 
     def restore(self, content: Content | None) -> None:
@@ -503,7 +505,7 @@ class World:
             return
         runner = self.house.service._runner
         assert isinstance(runner, HandDriven)
-        runner._busy_since_s = None  # a hang that is over
+        runner._doing = None  # a hang that is over
         before = len(self.medium.content.events)
         waiting = runner.queue_depth
         try:
