@@ -262,7 +262,8 @@ def _write_fault(call: str, ending: str, error: type[Exception]) -> Break:
             bench.service._store._checkpoint_at = 0  # after the next commit the WAL is moved into the file
         bench.disk.faults[call, ending] = error
         # An event is answered before the WAL is moved: it is durable, and was judged.
-        assert (await bench.candle()).status_code == (200 if ending == "db" else 503)
+        # A checkpoint comes after the answers of its group; that of an earlier group may be what meets the fault.
+        assert (await bench.candle()).status_code in ((200, 503) if ending == "db" else (503,))
 
     return make
 

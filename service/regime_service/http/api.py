@@ -354,7 +354,7 @@ class _Api:
         if (alone := asked.alone) is not None:
             one = answers.spelled(alone, board.get(alone) or self._known(board, alone))
             found, headers, tag = [one], one.headers, one.etag
-            told = one.polled or answers.polled(one)
+            told = answers.polled(one)
         else:
             found = [answers.spelled(key, board[key]) for key in asked.keys if key in board]
             missing = [key.symbol for key in asked.keys if key not in board]

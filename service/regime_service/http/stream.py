@@ -202,8 +202,9 @@ class Push:
         board, spelled = self.ports.board.now.decisions, self.answers.spelled
         if found is None:
             keys = list(self.standing(wanted))
-            # Whether an operator's word runs down changes with a version only.
-            found = self._matched[wanted] = len(keys), [k for k in keys if spelled(k, board[k]).polled is None]
+            # Whether a lease may run down (an operator's word, data that grow old) changes with a version only.
+            may = [k for k in keys if (s := spelled(k, board[k])).polled is None or s.old_at_ms is not None]
+            found = self._matched[wanted] = len(keys), may
         count, running = found
         return count, self.answers.shortest_lease([spelled(key, board[key]) for key in running])
 

@@ -373,6 +373,23 @@ def test_a_stale_stream_is_paused_without_waiting_for_a_request(service: Any) ->
     assert response.json()["thresholds"][0]["sides"]["long"]["state"] == "REDUCING"
 
 
+def test_every_kind_of_answer_leases_an_active_on_old_data_for_nought(service: Any) -> None:
+    """Before the writer has looked at the clock: the machine has just woken, or the disk hangs."""
+    for symbol in ("A", "B"):
+        service.warm(symbol=symbol)
+    etag = {symbols: service.thresholds(symbols).headers["ETag"] for symbols in ("A", "A,B")}
+    for symbols in ("A", "A,B"):
+        assert service.thresholds(symbols).json()["thresholds"][0]["valid_for_ms"] == 60_000
+    service.now_ms += 3 * 300_000
+    for symbols in ("A", "A,B"):
+        answer = service.thresholds(symbols)
+        (told, *others) = answer.json()["thresholds"]
+        assert told["sides"]["long"]["state"] == "ACTIVE", "nobody has looked yet"
+        assert {each["valid_for_ms"] for each in (told, *others)} == {0}
+        unchanged = service.thresholds(symbols, headers={"If-None-Match": etag[symbols]})
+        assert (unchanged.status_code, unchanged.headers["Regime-Valid-For-Ms"]) == (304, "0")
+
+
 # --- the trail and the evidence ---
 
 
