@@ -4,7 +4,8 @@
 contract's worst time is poll interval + lease; what is held against the bots here is the lease alone, which is less.
 
 1. Who enters does so within B of a moment at which the service stood by an ACTIVE of that stream and side. An ACTIVE
-   that only an operator's word made, and that ended by itself, is good for nothing after its end.
+   that only an operator's word made, and that ended by itself, is good for nothing after its end; but where he took
+   back a word that would have lasted longer, what was leased on that word lives out its time: B from then.
 2. Who enters has heard an answer to a question that was asked at most B ago.
 3. Nobody enters more than B after a fault or an operator's pause that the log holds began, while it stands: the newest
    candle is old by true time, it lacks a feature or a value, an event broke the engine, HALTED or REDUCING is in force.
@@ -69,6 +70,9 @@ class Oracle:
         self.force: dict[tuple[StreamKey, str], Force] = defaultdict(Force)
         self.facts: dict[StreamKey, Facts] = defaultdict(Facts)
         self.paused: dict[str, tuple[float, Command]] = {}
+        self.words: dict[str, Command] = {}
+        """An operator's ACTIVE, by id, while nobody took it back."""
+        self.taken_back: list[tuple[float, Command]] = []
         self.acknowledged: dict[str, bytes] = {}
         self.heard_s: dict[object, float] = defaultdict(lambda: -math.inf)
         self.newest_told: dict[object, tuple[str, int, dict[str, str]]] = {}
@@ -134,11 +138,19 @@ class Oracle:
                     facts.poisoned_since_s = math.inf
         elif isinstance(event, Command) and event.action == "set":
             self.paused.pop(event.id, None)
+            self._take_back(t, event.id)
+            if event.state == "ACTIVE":
+                self.words[event.id] = event
             # One that ends by itself ends by the service's clock, which the oracle does not see.
             if event.state != "ACTIVE" and event.until_ms is None:
                 self.paused[event.id] = (t, event)
         elif isinstance(event, Command) and event.action == "clear":
             self.paused.pop(event.id, None)
+            self._take_back(t, event.id)
+
+    def _take_back(self, t: float, word: str) -> None:
+        if (known := self.words.pop(word, None)) is not None:
+            self.taken_back.append((t, known))
 
     def restored(self, t: float, events: Mapping[str, tuple[int, bytes]]) -> None:
         """The store was replaced: what it does not hold is let go, and the log is read anew."""
@@ -146,8 +158,10 @@ class Oracle:
         self.restored_s = t
         self.facts.clear()
         self.paused.clear()
-        self._seen = 0
+        self.words.clear()
+        self._seen, taken_back = 0, self.taken_back
         self.committed(t, events)
+        self.taken_back = taken_back  # what the log holds of old was not taken back now
 
     def answered(self, t: float, status: int, body: bytes, sent: Mapping[str, bytes]) -> None:
         """The service gave an answer, at this moment."""
@@ -208,6 +222,8 @@ class Oracle:
                 grace_s = min(bound_s, force.forced_grace_s + LOOK_S)
             if force.now == kind or t - last_s <= grace_s:
                 break
+            if kind == "forced" and self._leased_on_a_word(t, key, side, bound_s):
+                break
         else:
             yield f"no ACTIVE since {max(force.last_s.values()):.3f}"
         told = self.newest_told.get(bot)
@@ -218,6 +234,16 @@ class Oracle:
         for name, since_s in self.faults(key, side).items():
             if t > since_s + bound_s + LOOK_S:
                 yield f"{name} since {since_s:.3f}"
+
+    def _leased_on_a_word(self, t: float, key: StreamKey, side: str, bound_s: float) -> bool:
+        """Whether a word that was taken back may still stand in somebody's lease."""
+        return any(
+            t - taken_s <= bound_s
+            and (word.until_ms is None or t <= word.until_ms / 1000 + LOOK_S)
+            and word.side in (None, side)
+            and word.symbol in (None, key.symbol)
+            for taken_s, word in self.taken_back
+        )
 
     def faults(self, key: StreamKey, side: str) -> dict[str, float]:
         """What stands against entering, and since when."""
