@@ -207,7 +207,7 @@ fuzz: $(VENV)/.stamp-dev ## A million mutated requests, schemathesis, and any or
 
 .PHONY: schedules
 schedules: export PYTHONPATH = tests
-schedules: $(VENV)/.stamp-dev ## 100,000 simulated schedules of service, network, clocks and bots, and eleven unsafe ones (SEED=n: print one)
+schedules: $(VENV)/.stamp-dev ## 100,000 simulated schedules of service, network, clocks and bots, and twelve unsafe ones (SEED=n: print one)
 	$(PY) tests/torture/schedules.py $(if $(SEED),--seed $(SEED),--schedules $(or $(SCHEDULES),100000)) $(ARGS)
 	$(if $(SEED),,@for control in $$($(PY) tests/torture/schedules.py --list-controls); do \
 		$(PY) tests/torture/schedules.py --schedules 400 --control $$control || exit 1; done)

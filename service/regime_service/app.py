@@ -39,7 +39,7 @@ from regime_service.alerts.words import Words, of_service
 from regime_service.apart import reference_apart
 from regime_service.archive.filling import Archiver
 from regime_service.board import Board
-from regime_service.clock import GuardedClock
+from regime_service.clock import Clock, GuardedClock
 from regime_service.http import operations
 from regime_service.http.alerts import install as install_alerts
 from regime_service.http.api import Application, create_app
@@ -104,8 +104,7 @@ class Service:
         self,
         settings: Settings,
         *,
-        now_ms: Callable[[], int] | None = None,
-        not_before: Callable[[int], None] | None = None,
+        clock: Clock | None = None,
         deliver: bool = True,
     ) -> None:
         """`deliver` False: alerts are written down and left to the next service; its secrets are not needed."""
@@ -115,9 +114,8 @@ class Service:
         self.counters = Counters()
         self.traffic = Traffic()
         self.keys = KeyRing(settings.keys_path())
-        guarded = GuardedClock()
-        self._now_ms = now_ms or guarded.now_ms
-        self._not_before = guarded.not_before if not_before is None else not_before
+        self._clock: Clock = clock or GuardedClock()
+        self._now_ms = self._clock.now_ms
         self._runner: EmbeddedRunner | None = None
         self._starting: EmbeddedRunner | None = None
         self._stopped = False
@@ -134,7 +132,7 @@ class Service:
         self._ways: list[Way] = []
         self._outbox: Outbox | None = None
         self._shouting: list[threading.Thread] = []
-        self._stuck = False
+        self._stuck = self._behind = False
 
     def start(self) -> None:
         """Open the store, restore the state, begin to take events."""
@@ -166,7 +164,7 @@ class Service:
                 self.board,
                 self.counters,
                 now_ms=self._now_ms,
-                not_before=self._not_before,
+                not_before=self._clock.not_before,
                 queue_max=self.settings.server.queue_max,
                 snapshot_every=self.settings.store.snapshot_every,
                 snapshots=self._rehearsed(),
@@ -285,9 +283,13 @@ class Service:
         )
 
     def look_for_trouble(self) -> None:
-        """Tell operators when the writer hangs, and when it goes on: nothing else would, for it cannot write."""
+        """Tell operators when the writer hangs or the clock is wrong, and when that is over: nothing else would."""
         if self._runner is None or self.writer_failed() is not None:
             return
+        wrong = self._clock_behind()
+        if (wrong is not None) != self._behind:
+            self._behind = wrong is not None
+            self._shout("RegimeClockBehind", wrong or "it is right again", resolved=wrong is None)
         # What began is over when it answers again, and not when it merely hangs in something else.
         why = self._runner.stuck(STUCK_S if self._stuck else TELL_STUCK_S)
         if (why is not None) != self._stuck:
@@ -365,7 +367,10 @@ class Service:
         runner = self._runner
         if runner is None:
             return self._cannot_start or self._how_far()
-        return self.writer_failed() or runner.stuck(STUCK_S)
+        return self.writer_failed() or self._clock_behind() or runner.stuck(STUCK_S)
+
+    def _clock_behind(self) -> str | None:
+        return self._clock.behind() if self.config.clock == "wall" else None
 
     def _how_far(self) -> str:
         done = 0 if self._starting is None else self._starting.recovered_seq
@@ -543,6 +548,17 @@ def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> A
             "Trades are guarded as before, bots are answered; but this is the last you hear of it.",
             ["regime verify-log STORE", "restore a back-up; look at the service yourself until then"],
             now_ms=now_ms, identity=identity,
+        )  # fmt: skip
+    if name == "RegimeClockBehind":
+        return of_service(
+            name,
+            f"REGIMEGATE GOES ON on {machine}: its clock is right again" if resolved
+            else f"REGIMEGATE WAITS on {machine}: the machine's clock is wrong",
+            "Time is known again." if resolved else f"Nobody is answered: {reason}.",
+            "Bots are answered again." if resolved
+            else "It answers 503; bots pause when the answer they hold has run out: no new entries, exits are free.",
+            [] if resolved else ["set the clock of the machine (NTP); it goes on by itself"],
+            now_ms=now_ms, identity=identity, resolved=resolved,
         )  # fmt: skip
     happened = (
         "Events are stored and judged again." if resolved else f"Nothing is stored and nothing is judged: {reason}."

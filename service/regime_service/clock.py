@@ -1,10 +1,31 @@
-"""The wall clock with a monotonic guard."""
+"""The wall clock with a monotonic guard, and what is done where it proves to be wrong."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+BEHIND_MS = 60_000
+"""A bot's clock may run ahead by so much: its candles are taken (the HTTP door refuses later ones)."""
+
+
+class Clock(Protocol):
+    """Whose time a service goes by."""
+
+    def now_ms(self) -> int:
+        """Return the time in milliseconds UTC; it never goes back."""
+        ...
+
+    def not_before(self, ms: int) -> None:
+        """Hear that so much time has passed in any case."""
+        ...
+
+    def behind(self) -> str | None:
+        """Return why this clock cannot be right, as a sentence without its full stop; None while it may be."""
+        ...
 
 
 def since_boot_s() -> float:
@@ -26,6 +47,7 @@ class GuardedClock:
         self._wall, self._monotonic = wall, monotonic
         self._lock = threading.Lock()
         self._seen_s, self._seen_at_s = wall(), monotonic()
+        self._floor_s = 0.0
 
     def now_ms(self) -> int:
         """Return the time in milliseconds."""
@@ -43,3 +65,27 @@ class GuardedClock:
         """
         with self._lock:
             self._seen_s = max(self._seen_s, ms / 1000)
+            self._floor_s = ms / 1000
+
+    def behind(self) -> str | None:
+        """Return why the wall clock cannot be right: it still stands before what `not_before` told.
+
+        Guarded time is no help then. It began where the log ends, and how long nobody ran is not known: data may be as
+        much older than they look. Nobody may enter on them.
+        """
+        floor_s = self._floor_s
+        if not floor_s:
+            return None
+        wall_s = self._wall()
+        if wall_s * 1000 >= floor_s * 1000 - BEHIND_MS:
+            self._floor_s = 0.0
+            return None
+        return (
+            f"this machine's clock shows {_utc(wall_s)}, but the log reaches to {_utc(floor_s)}, so the clock is wrong "
+            "and nobody knows how old the data are. Set the clock right and it goes on by itself; if it is right now, "
+            "it was ahead when those events were written, and time has to catch up with them"
+        )
+
+
+def _utc(s: float) -> str:
+    return f"{datetime.fromtimestamp(s, UTC):%Y-%m-%d %H:%M:%S} UTC"

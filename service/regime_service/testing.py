@@ -24,6 +24,17 @@ class HandClock:
     def __call__(self) -> int:
         return self.ms
 
+    def now_ms(self) -> int:
+        """Return what it is wound to."""
+        return self.ms
+
+    def not_before(self, ms: int) -> None:
+        """It is what it is."""
+
+    def behind(self) -> str | None:
+        """It is never wrong."""
+        return None
+
 
 class CapturingChannel:
     """An alert channel that keeps what it was given, and answers what it is told to: `results`, then "delivered"."""

@@ -142,7 +142,7 @@ class Target:
         self.start()
 
     def start(self) -> None:
-        self.service = Service(self.settings, now_ms=self.clock)
+        self.service = Service(self.settings, clock=self.clock)
         self.service.start()
         # A machine that is busy with other work for ten seconds is not what is looked for here (`make faults` does).
         self._patch = mock.patch.multiple(app_module, reference_apart=read_here, STUCK_S=600.0, LOOK_S=120.0)

@@ -34,6 +34,25 @@ def test_what_is_known_to_have_passed_has_passed() -> None:
     assert clock.now_ms() == 5_001_500
 
 
+def test_a_clock_that_stands_before_what_the_log_proves_is_wrong_until_it_has_caught_up() -> None:
+    machine = Machine()
+    clock = machine.clock()
+    assert clock.behind() is None, "nothing is known of the past"
+    clock.not_before(1_060_000)
+    assert clock.behind() is None, "a bot's clock may be a minute ahead"
+    clock.not_before(5_000_000)
+    why = clock.behind()
+    assert why is not None
+    assert "shows 1970-01-01 00:16:40 UTC" in why
+    assert "reaches to 1970-01-01 01:23:20 UTC" in why
+    machine.since_boot_s += 10_000
+    assert clock.behind() is not None, "guarded time goes on from the log's end, not from the truth"
+    machine.wall_s = 4_950.0
+    assert clock.behind() is None
+    machine.wall_s = 1000.0
+    assert clock.behind() is None, "from then on it is guarded as ever"
+
+
 def test_the_clock_that_nobody_sets_goes_on() -> None:
     before = since_boot_s()
     time.sleep(0.01)

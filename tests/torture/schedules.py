@@ -60,7 +60,7 @@ from regime_service.stores.rows import epoch_after, new_ulid
 BEGIN_S = 1_800_000_000.0
 KEYS = (StreamKey("m", "BTC/USDT:USDT", "1m"), StreamKey("m", "ETH/USDT:USDT", "1m"))
 QUERIES = {key: f"model=m&symbol={key.symbol.replace('/', '%2F')}&timeframe=1m".encode() for key in KEYS}
-SERVICE_CONTROLS = ("ack-early", "renews-stale", "service-stands-still", "same-epoch", "unlogged-ticks")
+SERVICE_CONTROLS = ("ack-early", "renews-stale", "service-stands-still", "same-epoch", "unlogged-ticks", "believes-clock")
 WRONG_MAX = 20
 """Unsafe schedules after which there is nothing more to learn from others."""
 CONTROLS = (*BROKEN, *SERVICE_CONTROLS)
@@ -148,7 +148,7 @@ class House:
         )  # fmt: skip
         self.world: World
         self.guarded = GuardedClock()
-        self.service = Service(settings, now_ms=self.now_ms, not_before=self.not_before)
+        self.service = Service(settings, clock=self)
         self.service.look_after_store = list  # type: ignore[method-assign, assignment]
         self.app = self.service.http()
 
@@ -157,6 +157,9 @@ class House:
 
     def not_before(self, ms: int) -> None:
         self.guarded.not_before(ms)
+
+    def behind(self) -> str | None:
+        return None if self.world.control == "believes-clock" else self.guarded.behind()
 
     def monotonic(self) -> float:
         return self.world.monotonic()
@@ -348,6 +351,8 @@ class World:
         """When the last sleeper wakes: a schedule goes on a while after that."""
         self.hangs_until_s = -1.0
         self.wall_s = 0.0
+        self.behind = False
+        """Its clock is known to be wrong: nobody is answered."""
         self.life = 0
         self.parked: list[Request] = []
         self.inflight: list[tuple[Request, Answer, Any]] = []
@@ -390,9 +395,8 @@ class World:
         if self.alive:
             return
         self.life += 1
-        if self.wall_s < -1.0:
-            self.oracle.behind_since_s = self.t
         self.house.guarded = GuardedClock(self.wall, self.monotonic)
+        self.oracle.started(max(0.0, -self.wall_s))
         try:
             self.house.start(self)
         except Crash:
@@ -466,6 +470,7 @@ class World:
     def jump(self, seconds: float) -> None:
         self.note(f"the service's wall clock jumps by {seconds:.0f} s")
         self.wall_s = max(-3600.0, min(3600.0, self.wall_s + seconds))
+        self.oracle.lag_s = min(self.oracle.lag_s, max(0.0, -self.wall_s))
         self.oracle.disturbed_s = self.t
         if self.alive and not self.asleep:
             self.at(self.t + self.rng.uniform(0, LOOK_S * 0.8), self.turn)
@@ -532,7 +537,10 @@ class World:
         service = self.house.service
         ready = service.health().ready
         self.tempted(self.oracle.stands(self.t, service.board.now.decisions if ready else {}, by_time=by_time))
-        if ready and service.config.clock == "wall":
+        self.behind = self.house.behind() is not None
+        if self.behind:
+            self.come_round_at(self.t + 1.0)
+        elif ready and service.config.clock == "wall":
             self.arm()
 
     def arm(self) -> None:
@@ -541,11 +549,13 @@ class World:
         due = [engine.next_change_ms() for engine in map(runner.fleet.engine, runner.fleet)]
         next_ms = min((ms for ms in due if ms is not None), default=None)
         if next_ms is not None:
-            at_s = self.t + max(0.0, (next_ms - now_ms) / 1000) + self.rng.uniform(0.001, LOOK_S * 0.8)
+            self.come_round_at(self.t + max(0.0, (next_ms - now_ms) / 1000) + self.rng.uniform(0.001, LOOK_S * 0.8))
+
+    def come_round_at(self, at_s: float) -> None:
+        if not self.t < self.tick_at_s <= at_s:
+            self.tick_at_s = at_s
             life = self.life
-            if not self.t < self.tick_at_s <= at_s:
-                self.tick_at_s = at_s
-                self.at(at_s, lambda: self.turn() if self.life == life else None)
+            self.at(at_s, lambda: self.turn() if self.life == life else None)
 
     # --- the network ---
 
@@ -572,6 +582,8 @@ class World:
         if self.asleep:
             self.parked.append(request)
             return
+        if self.behind:
+            self.observe(by_time=True)  # it looks with every question
         answer = Answer(request.body)
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method,
@@ -767,6 +779,8 @@ class World:
                 self.wall_s = -3600.0
                 self.oracle.disturbed_s = self.t
                 self.note("the machine's clock comes back an hour late")
+                if rng.random() < 0.5:
+                    self.at(self.t + rng.uniform(1, 200), lambda: self.jump(-self.wall_s))
 
     def run(self, seconds: float = 480.0) -> None:
         """Play the schedule and judge it."""

@@ -9,6 +9,8 @@ contract's worst time is poll interval + lease; what is held against the bots he
 2. Who enters has heard an answer to a question that was asked at most B ago.
 3. Nobody enters more than B after a fault or an operator's pause that the log holds began, while it stands: the newest
    candle is old by true time, it lacks a feature or a value, an event broke the engine, HALTED or REDUCING is in force.
+   A service that was started on a clock in the past may hold data fresh for as much longer, unless its log disproves
+   that clock: then it must answer nobody.
 4. The version told of a stream never falls within an epoch, and an epoch that was told never comes back.
 5. What was acknowledged is in the log, with the bytes that were sent; what a back-up does not hold is let go.
 6. Who was told HALTED last stays HALTED, however long the silence; who was told anything but ACTIVE last does not
@@ -35,6 +37,8 @@ SLACK_S = 0.1
 """Drift of clocks over a lease (100 ppm), and the time an answer takes inside the service."""
 LOOK_S = 0.3
 """The service looks at its clock every quarter of a second."""
+AHEAD_S = 60.0
+"""So far ahead may a bot's clock be; a service that was started further back than that knows it by its log."""
 POISON = -0.4
 STATES = {state.value for state in TradingState}
 
@@ -80,8 +84,8 @@ class Oracle:
         self.epoch = ""
         self.disturbed_s = -math.inf
         """When the service's clock last jumped, slept, or its disk hung."""
-        self.behind_since_s = -math.inf
-        """When a service was last started on a clock that stood in the past."""
+        self.lag_s = self.proven_s = 0.0
+        """By how much the clock it was started on stood in the past, and what the log proved of the time."""
         self.restored_s = -math.inf
         self._seen = 0
 
@@ -151,6 +155,12 @@ class Oracle:
     def _take_back(self, t: float, word: str) -> None:
         if (known := self.words.pop(word, None)) is not None:
             self.taken_back.append((t, known))
+
+    def started(self, lag_s: float) -> None:
+        """The service starts on a clock that stands so far in the past."""
+        self.lag_s = lag_s
+        newest_ms = [facts.newest_ms for facts in self.facts.values()]
+        self.proven_s = max(newest_ms, default=0) / 1000
 
     def restored(self, t: float, events: Mapping[str, tuple[int, bytes]]) -> None:
         """The store was replaced: what it does not hold is let go, and the log is read anew."""
@@ -231,7 +241,7 @@ class Oracle:
             yield f"the newest it was told is {told}"
         if t - self.heard_s[bot] > bound_s:
             yield f"it heard no answer to a question asked after {self.heard_s[bot]:.3f}"
-        for name, since_s in self.faults(key, side).items():
+        for name, since_s in self.faults(t, key, side).items():
             if t > since_s + bound_s + LOOK_S:
                 yield f"{name} since {since_s:.3f}"
 
@@ -245,13 +255,12 @@ class Oracle:
             for taken_s, word in self.taken_back
         )
 
-    def faults(self, key: StreamKey, side: str) -> dict[str, float]:
+    def faults(self, t: float, key: StreamKey, side: str) -> dict[str, float]:
         """What stands against entering, and since when."""
         facts = self.facts[key]
         stale_s = facts.newest_ms / 1000 + (1 + STALE_AFTER) * TF_S if facts.newest_ms >= 0 else math.inf
-        if self.behind_since_s > -math.inf:
-            # Its clock began with the newest candle of the log, and it takes what lies up to a minute ahead.
-            stale_s = max(stale_s + 2 * TF_S, self.behind_since_s + (1 + STALE_AFTER) * TF_S)
+        if t - self.lag_s >= self.proven_s - AHEAD_S:
+            stale_s += self.lag_s
         # A back-up is old: what it lacks is lacking since it took the store's place.
         stale_s = max(stale_s, self.restored_s)
         found = {"stale": stale_s, "bad data": facts.bad_since_s, "engine error": facts.poisoned_since_s}

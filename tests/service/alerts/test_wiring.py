@@ -55,7 +55,7 @@ def make(tmp_path: Path, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
             "warmup_observations": 2, "rules": [], "detectors": [], "store": {"file": str(tmp_path / "s.db")},
             "alerts": {"channels": [channel], **(alerts or {})}, **keys,
         }  # fmt: skip
-        made.append(Service(from_toml(mapping, source="test"), now_ms=now, deliver=deliver))
+        made.append(Service(from_toml(mapping, source="test"), clock=now, deliver=deliver))
         made[-1].start()
         return made[-1]
 
@@ -155,7 +155,7 @@ def test_on_event_time_nobody_is_told_of_the_past_unless_it_is_asked_for(
 def test_without_a_channel_nothing_runs(tmp_path: Path) -> None:
     before = {thread.name for thread in threading.enumerate()}
     settings = {"store": {"file": str(tmp_path / "s.db")}, "archive": {"enabled": False}, "warmup_observations": 2}
-    service = Service(from_toml(settings, source="test"), now_ms=HandClock(FIRST_MS + 5 * CANDLE_MS))
+    service = Service(from_toml(settings, source="test"), clock=HandClock(FIRST_MS + 5 * CANDLE_MS))
     service.start()
     assert {thread.name for thread in threading.enumerate()} - before == {"writer"}
     for i, value in enumerate((1.0, 2.0, 1.0, None)):

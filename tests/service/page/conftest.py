@@ -34,7 +34,7 @@ class Site:
         self.clock = HandClock(NOW_MS)
         engine: EngineConfig = from_mapping({"detectors": [], "warmup_observations": 2, **config}, EngineConfig)
         settings = Settings(engine=engine, store=StoreSection(file=str(folder / "store.db")))
-        self.service = Service(settings, now_ms=self.clock)
+        self.service = Service(settings, clock=self.clock)
         self.service.start()
         self.app = self.service.http()
         self.cookies: dict[str, str] = {}
