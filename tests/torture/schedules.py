@@ -60,7 +60,9 @@ from regime_service.stores.rows import epoch_after, new_ulid
 BEGIN_S = 1_800_000_000.0
 KEYS = (StreamKey("m", "BTC/USDT:USDT", "1m"), StreamKey("m", "ETH/USDT:USDT", "1m"))
 QUERIES = {key: f"model=m&symbol={key.symbol.replace('/', '%2F')}&timeframe=1m".encode() for key in KEYS}
-SERVICE_CONTROLS = ("ack-early", "renews-stale", "service-stands-still", "same-epoch", "unlogged-ticks", "believes-clock")
+SERVICE_CONTROLS = (
+    "ack-early", "renews-stale", "service-stands-still", "same-epoch", "unlogged-ticks", "believes-clock",
+)  # fmt: skip
 WRONG_MAX = 20
 """Unsafe schedules after which there is nothing more to learn from others."""
 CONTROLS = (*BROKEN, *SERVICE_CONTROLS)
