@@ -28,7 +28,7 @@ ERRORS_MAX = 20
 """Errors named in one answer; the rest is counted."""
 
 FINE_NAMES_MAX = 16_384
-"""Names of features remembered as fine: a bot sends the same ones with every candle."""
+"""Names of features remembered as fine: a bot sends the same ones with every candle. Of streams, likewise."""
 PROFIT_RATIO_MAX = 1e6
 """Larger figures are no ratio of anything, and a sum of them overflows."""
 
@@ -37,6 +37,8 @@ E = TypeVar("E", bound=Event)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _FINE_NAMES: set[str] = set()
+_FINE_STREAMS: dict[tuple[str, str, str], int] = {}
+"""Length of their candles in milliseconds, by model, symbol and timeframe."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -65,11 +67,16 @@ def parse(raw: bytes, kind: type[E], *, ndjson: bool = False) -> list[E]:
     """
     events = _parse_lines(raw, kind) if ndjson else _parse_json(raw, kind)
     single = not ndjson and raw.lstrip()[:1] != b"["
-    errors = [
-        FieldError(error.path if single else _join(f"[{i}]", error.path), error.message)
-        for i, event in enumerate(events)
-        for error in check(event)
-    ]
+    errors: list[FieldError] = []
+    for i, event in enumerate(events):
+        if _as_before(event):
+            continue
+        found = check(event)
+        errors += [FieldError(e.path if single else _join(f"[{i}]", e.path), e.message) for e in found]
+        if not found and isinstance(event, Observation):
+            if len(_FINE_STREAMS) >= FINE_NAMES_MAX:
+                _FINE_STREAMS.clear()
+            _FINE_STREAMS[event.model, event.symbol, event.timeframe] = timeframe_ms(event.timeframe)
     if errors:
         raise _refusal(errors)
     return events
@@ -107,6 +114,20 @@ def _decoder(kind: type[E]) -> msgspec.json.Decoder[E | list[E]]:
 def check(event: Event) -> list[FieldError]:
     """Return what the types cannot say: known timeframe, sane labels, prices in order, times in order."""
     return list(_check(event))
+
+
+def _as_before(event: Event) -> bool:
+    """Whether this is an observation of a stream and of features that were checked before: nearly all are."""
+    if type(event) is not Observation:
+        return False
+    length_ms = _FINE_STREAMS.get((event.model, event.symbol, event.timeframe))
+    return (
+        length_ms is not None
+        and event.ts_ms + length_ms <= TS_MS_MAX
+        and len(event.features) <= FEATURES_MAX
+        and _FINE_NAMES.issuperset(event.features)
+        and (event.candle is None or _in_order(event.candle))
+    )
 
 
 def _check(event: Event) -> Iterator[FieldError]:
@@ -162,11 +183,15 @@ def _check_features(features: dict[str, float | None]) -> Iterator[FieldError]:
 
 
 def _check_prices(candle: Ohlcv, prefix: str) -> Iterator[FieldError]:
-    if candle.low > min(candle.open, candle.close) or candle.high < max(candle.open, candle.close):
+    if not _in_order(candle):
         yield FieldError(
             f"{prefix}high" if candle.high < max(candle.open, candle.close) else f"{prefix}low",
             f"open {candle.open} and close {candle.close} must lie between low {candle.low} and high {candle.high}",
         )
+
+
+def _in_order(candle: Ohlcv) -> bool:
+    return candle.low <= min(candle.open, candle.close) and candle.high >= max(candle.open, candle.close)
 
 
 def _refusal(errors: list[FieldError], status: int = 422) -> CallerError:

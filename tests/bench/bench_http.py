@@ -67,7 +67,8 @@ requests_burst = 1000000
 connections_max = 2000
 push_key_max = 1000
 """
-TARGETS = {"GET": 1.25, "304": 1.25, "POST one": 2.2, f"POST {BATCH}": 1.15}
+ONE, MANY, BACKLOG = "POST one", f"POST {BATCH}", f"POST {BATCH} of one stream"
+TARGETS = {"GET": 1.25, "304": 1.25, ONE: 2.2, MANY: 1.15, BACKLOG: 1.15}
 
 
 # --- the servers ----------------------------------------------------------------------------------------------------
@@ -201,14 +202,25 @@ def other(kind: str, folder: Path) -> Iterator[Server]:
 
 _FEATURES = b",".join(b'"feature_%03d":%.8f' % (i, (i * 0.6180339887) % 2 - 1) for i in range(FEATURES))
 _NUMBER = iter(range(1, 10**12))
+_BACKLOGS = iter(range(10**12))
 
 
 def one(number: int) -> bytes:
     """The body of a candle; each number is another one."""
     lap, stream = divmod(number, STREAMS)
-    return b'{"model":"m","symbol":"S%d","timeframe":"5m","ts_ms":%d,"features":{%b}}' % (
-        stream, TS_MS + lap * 300_000, _FEATURES,
+    return candle(b"S%d" % stream, lap)
+
+
+def candle(symbol: bytes, lap: int) -> bytes:
+    return b'{"model":"m","symbol":"%b","timeframe":"5m","ts_ms":%d,"features":{%b}}' % (
+        symbol, TS_MS + lap * 300_000, _FEATURES,
     )  # fmt: skip
+
+
+def backlog(size: int) -> bytes:
+    """So many candles of one stream, as a bot sends them that was cut off; each call is of another stream."""
+    lap, stream = divmod(next(_BACKLOGS), STREAMS)
+    return b"[" + b",".join(candle(b"C%d" % stream, lap * size + i) for i in range(size)) + b"]"
 
 
 def get(token: bytes, *headers: bytes) -> Callable[[], bytes]:
@@ -218,12 +230,15 @@ def get(token: bytes, *headers: bytes) -> Callable[[], bytes]:
     return lambda: request + b"\r\n\r\n"
 
 
-def post(token: bytes, size: int) -> Callable[[], bytes]:
+def post(token: bytes, size: int, *, of_one: bool = False) -> Callable[[], bytes]:
     head = b"\r\n".join([b"POST /v1/observations HTTP/1.1", b"Host: 127.0.0.1", *_bearer(token)])
 
     def make() -> bytes:
-        numbers = [next(_NUMBER) for _ in range(size)]
-        body = one(numbers[0]) if size == 1 else b"[" + b",".join(map(one, numbers)) + b"]"
+        if of_one:
+            body = backlog(size)
+        else:
+            numbers = [next(_NUMBER) for _ in range(size)]
+            body = one(numbers[0]) if size == 1 else b"[" + b",".join(map(one, numbers)) + b"]"
         return head + b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
     return make
@@ -334,8 +349,8 @@ async def _etag(server: Server, token: bytes) -> bytes:
 def compare_posts(chosen: argparse.Namespace, folder: Path) -> None:
     with ours(folder) as (served, token), other("bare", folder) as floor, other("door", folder) as empty:
         ok = b"HTTP/1.1 200"
-        for title, size, in_flight in (("POST one", 1, 32), (f"POST {BATCH}", BATCH, 8)):
-            make = post(token, size)
+        for title, size, in_flight in ((ONE, 1, 32), (MANY, BATCH, 8), (BACKLOG, BATCH, 8)):
+            make = post(token, size, of_one=title == BACKLOG)
             compare(
                 title, chosen, [("bare", floor, make, ok), ("door", empty, make, ok), ("ours", served, make, ok)],
                 in_flight,

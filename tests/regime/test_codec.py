@@ -223,6 +223,28 @@ def test_features_have_names_and_there_is_a_limit_to_them() -> None:
 @pytest.mark.parametrize(
     ("change", "path"),
     [
+        ({"ts_ms": 4_102_444_800_000}, "timeframe"),
+        ({"features": {"a": 1, "b\n": 1}}, "features.'b\\n'"),
+        ({"features": {f"f{i}": 1 for i in range(FEATURES_MAX + 1)}}, "features"),
+        ({"model": "m\t"}, "model"),
+        ({"symbol": "\x7f"}, "symbol"),
+        ({"timeframe": "5x"}, "timeframe"),
+        ({"candle": {"open": 2, "high": 1, "low": 1, "close": 1, "volume": 0}}, "candle.high"),
+        ({"candle": {"open": 2, "high": 3, "low": 2.5, "close": 3, "volume": 0}}, "candle.low"),
+    ],
+)
+def test_what_was_fine_before_does_not_excuse_what_comes_now(change: dict[str, Any], path: str) -> None:
+    fine = {**OBSERVATION, "candle": {"open": 2, "high": 3, "low": 1, "close": 2, "volume": 0}}
+    for features in (fine["features"], {f"f{i}": 1 for i in range(FEATURES_MAX)}):
+        assert parse(raw({**fine, "features": features}), Observation)
+    assert parse(raw([fine, fine]), Observation)
+    error = refused(raw([fine, {**fine, **change}]))
+    assert [e.path for e in error.errors] == [f"[1].{path}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
         ({"side": "up"}, "side"),
         ({"opened_ms": 3}, "opened_ms"),
         ({"entry_price": 0}, "entry_price"),

@@ -267,15 +267,13 @@ class _Api:
         errors: list[FieldError] = []
         for i, event in enumerate(events):
             name = "closed_ms" if isinstance(event, Trade) else "ts_ms"
-            ahead_ms = getattr(event, name) - now_ms
-            if getattr(event, name) < SECONDS_MAX:
-                path = name if single else f"[{i}].{name}"
-                errors.append(
-                    FieldError(path, "lies before 2001: that looks like seconds, and milliseconds are wanted")
-                )
-            if ahead_ms > FUTURE_MS:
-                path = name if single else f"[{i}].{name}"
-                errors.append(FieldError(path, f"is {ahead_ms / 1000:,.0f} s in the future"))
+            time_ms: int = getattr(event, name)
+            if SECONDS_MAX <= time_ms <= now_ms + FUTURE_MS:
+                continue
+            said = "lies before 2001: that looks like seconds, and milliseconds are wanted"
+            if time_ms > now_ms + FUTURE_MS:
+                said = f"is {(time_ms - now_ms) / 1000:,.0f} s in the future"
+            errors.append(FieldError(name if single else f"[{i}].{name}", said))
         if errors:
             first = errors[0]
             raise CallerError(
