@@ -37,6 +37,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WANTED = 0.85
 STORE_TESTS = ("tests/contracts/test_stores.py",)
+# A test of the other store costs ten times as much, and says nothing new of what both have in common.
+SQLITE_TESTS = ("tests/service/stores/test_sqlite.py", *STORE_TESTS, "-k", "not postgres")
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "regime/gate.py": ("regime.gate", ("tests/regime/test_gate.py", "tests/regime/rules/test_break_even.py")),
     "service/regime_service/http/gate.py": (
@@ -46,16 +48,10 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "service/regime_service/http/lease.py": ("regime_service.http.lease", ("tests/service/http/test_lease.py",)),
-    "service/regime_service/stores/__init__.py": ("regime_service.stores", STORE_TESTS),
-    "service/regime_service/stores/rows.py": (
-        "regime_service.stores.rows", (*STORE_TESTS, "tests/service/stores/test_sqlite.py"),
-    ),
-    "service/regime_service/stores/grouped.py": (
-        "regime_service.stores.grouped", (*STORE_TESTS, "tests/service/stores/test_sqlite.py"),
-    ),
-    "service/regime_service/stores/sqlite.py": (
-        "regime_service.stores.sqlite", (*STORE_TESTS, "tests/service/stores/test_sqlite.py"),
-    ),
+    "service/regime_service/stores/__init__.py": ("regime_service.stores", SQLITE_TESTS),
+    "service/regime_service/stores/rows.py": ("regime_service.stores.rows", SQLITE_TESTS),
+    "service/regime_service/stores/grouped.py": ("regime_service.stores.grouped", SQLITE_TESTS),
+    "service/regime_service/stores/sqlite.py": ("regime_service.stores.sqlite", SQLITE_TESTS),
     "service/regime_service/stores/postgres.py": (
         "regime_service.stores.postgres", (*STORE_TESTS, "tests/service/stores/test_postgres.py"),
     ),
