@@ -101,8 +101,8 @@ def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str, int | None]]
     stack: list[ast.AST] = [tree]
     while stack:
         parent = stack.pop()
-        if isinstance(parent, ast.Raise | ast.JoinedStr):
-            continue  # what errors say
+        if isinstance(parent, ast.Raise | ast.JoinedStr) or _only_declared(parent):
+            continue  # what errors say; what a protocol declares, and nobody runs
         for field, value in ast.iter_fields(parent):
             if field in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(
                 parent, ast.Call
@@ -117,6 +117,12 @@ def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str, int | None]]
                     child, ast.Compare | ast.BinOp | ast.BoolOp | ast.UnaryOp | ast.Constant | ast.Expr | ast.If
                 ):
                     yield child, parent, field, at if isinstance(value, list) else None
+
+
+def _only_declared(node: ast.AST) -> bool:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    return all(isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) for each in node.body)
 
 
 def _changed(node: ast.AST, kind: int) -> ast.AST | None:
