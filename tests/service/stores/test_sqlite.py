@@ -25,7 +25,7 @@ from regime.decision import Decision, SideDecision, Sides, TradingState
 from regime.errors import CorruptionError, OperatorError, RegimeError
 from regime.events import StreamKey, Tick, source_key
 from regime_service.stores import Checked, StoreFailed, group, offer, sqlite
-from regime_service.stores.rows import new_ulid
+from regime_service.stores.rows import epoch_after, masked, new_ulid
 from regime_service.stores.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore, check_sqlite
 
 KEY = StreamKey("m", "s", "5m")
@@ -415,6 +415,18 @@ def test_the_epoch_survives_and_another_file_has_another_one(tmp_path: Path) -> 
         epochs.append(store.epoch)
         store.close()
     assert epochs[0] == epochs[1] < epochs[2]
+
+
+def test_a_new_epoch_sorts_after_the_old_one_by_the_millisecond() -> None:
+    old = new_ulid(1_800_000_000_000, bytes(10))
+    assert epoch_after(old, 0)[:10] == new_ulid(1_800_000_000_001, bytes(10))[:10], "not later than it must be"
+    assert epoch_after(old, 1_900_000_000_000)[:10] == new_ulid(1_900_000_000_000, bytes(10))[:10]
+
+
+def test_a_place_is_named_without_its_secrets() -> None:
+    assert masked("postgresql://bot:secret@db/regime") == "postgresql://bot:***@db/regime"
+    odd = "regime.db?password=kept&a=://x:y@z"
+    assert masked(odd) == odd, "the name of a file is what it is"
 
 
 def test_ulids_sort_by_time() -> None:
