@@ -210,11 +210,11 @@ def test_names_reasons_and_actors_are_text_wherever_they_stand(make_site: Callab
 
 
 def test_features_are_text_in_the_heat_map_and_in_the_evidence() -> None:
-    from regime_service.page.drawing import heat
-    from regime_service.page.history import Drift
+    from regime_service.drawing.market import heat
+    from regime_service.drawing.shown import Blamed, Drift
 
     drift = Drift((NASTY, "</svg>"), (0, STEP_MS, 2 * STEP_MS), ((0.5, 3.0), (float("nan"), 1.2)), 2)
-    picture = str(heat(drift, {NASTY: 0}, (STEP_MS, 0, STEP_MS)))
+    picture = str(heat(drift, Blamed({NASTY: 0}, (STEP_MS, 0, STEP_MS))))
     assert "<script" not in picture and "<img" not in picture and picture.count("</svg>") == 1
 
 

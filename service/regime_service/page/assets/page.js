@@ -49,7 +49,7 @@
       return found.map(function (at) { var d = new Date(at * 1e3), h = d.getUTCHours(), m = d.getUTCMinutes(); return h || m ? two(h) + ":" + two(m) : two(d.getUTCMonth() + 1) + "-" + two(d.getUTCDate()); });
     }
     var ink = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-    return [Object.assign({ values: when }, ink), Object.assign({ size: function (u) { return u.width * 64 / 900; }, values: digits && function (_u, found) { return found.map(function (v) { return v.toFixed(digits); }); } }, ink)];
+    return [Object.assign({ values: when }, ink), Object.assign({ size: function (u) { return u.width * 84 / 900; }, values: digits && function (_u, found) { return found.map(function (v) { return v.toFixed(digits); }); } }, ink)];
   }
   function steps(data) {
     var edges = {};
