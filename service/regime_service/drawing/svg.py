@@ -13,7 +13,6 @@ LEFT, RIGHT = 84, 22
 """Margins of a picture over time; `page.js` keeps the same ones, so that charts and bands stand under each other."""
 _HOUR_MS = 3_600_000
 _STEPS_MS = [_HOUR_MS * h for h in (1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 720, 2160, 4320, 8760)]
-_NAME_LENGTH_MAX = 26
 
 
 class Axis:
@@ -94,14 +93,14 @@ def seen(at: str, to: str) -> tuple[float, str]:
     return (wide, at) if wide >= 3 else (3.0, f"{min(float(at), WIDTH - RIGHT - 3):g}")
 
 
-def short(name: str) -> str:
+def short(name: str, most: int = 26) -> str:
     """Return a name that fits beside a picture; what cannot be printed becomes `?`.
 
     >>> short("a" * 40)
     'aaaaaaaaaaaaaaaaaaaaaaaaa…'
     """
     plain = "".join(c if c.isprintable() else "?" for c in name)
-    return plain if len(plain) <= _NAME_LENGTH_MAX else plain[: _NAME_LENGTH_MAX - 1] + "…"
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 
 def moment(ms: int) -> str:

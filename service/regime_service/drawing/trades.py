@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from regime.edge import ReliabilityBin, Z
 from regime.events import SIDES, Side
 from regime.outcomes import Outcome, break_even_win_rate, wilson_interval
 from regime_service.drawing.shown import Worth
-from regime_service.drawing.svg import LEFT, RIGHT, WIDTH, Axis, svg, time_axis, value_axis, value_ticks
+from regime_service.drawing.svg import LEFT, RIGHT, WIDTH, Axis, short, svg, time_axis, value_axis, value_ticks
 
 Floats = NDArray[np.float64]
 
@@ -205,8 +205,8 @@ def worth(shown: Worth) -> Markup | None:
         parts += value_axis(y, range(math.ceil(y.low), math.floor(y.high) + 1), lambda power: f"×{10**power:g}")
     else:
         ticks = value_ticks(low, high)
-        fine = 2 if len(ticks) < 2 else min(max(-math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9) - 2, 0), 4)
-        parts += value_axis(y, ticks, lambda value: f"{value:+.{fine}%}" if value else "0%")
+        words = dict(zip(ticks, _percents(ticks), strict=True))
+        parts += value_axis(y, ticks, words.__getitem__)
     times = [shown.start_ms, *shown.times_ms]
     for what, values in (("always", shown.always), ("guarded", shown.guarded)):
         parts.append(f'<path class="{what}" d="{_stairs(x, y, times, [scaled(v) for v in (0.0, *values)])}"/>')
@@ -216,4 +216,48 @@ def worth(shown: Worth) -> Markup | None:
     return svg(bottom + 24, f"What the guard is worth: {said}", parts)
 
 
-__all__ = ["FEW", "MANY", "Closed", "break_even_so_far", "live_worth", "reliability", "win_rate", "worth"]
+class Gain(NamedTuple):
+    """What one configuration gained a trade, with its 90 % interval; 0.01 is 1 % of the account, NaN is not known."""
+
+    name: str
+    gain: float
+    low: float
+    high: float
+
+
+def gains(rows: Sequence[Gain]) -> Markup:
+    """What each configuration gained a trade, in the order given, beside trading them all."""
+    left, right, height, top = 400, WIDTH - RIGHT, 22, 8
+    bottom = top + height * len(rows)
+    finite = [v for row in rows for v in row[1:] if math.isfinite(v)]
+    low, high = min(0.0, *finite), max(0.0, *finite)
+    x = Axis(low, high if high > low else low + 0.01, left, right)
+    parts = []
+    ticks = value_ticks(x.low, x.high)
+    for value, words in zip(ticks, _percents(ticks), strict=True):
+        parts.append(f'<path class="grid" d="M{x(value)} {top}V{bottom}"/>')
+        parts.append(f'<text class="tick" x="{x(value)}" y="{bottom + 17}" text-anchor="middle">{words}</text>')
+    parts.append(f'<path class="ideal" d="M{x(0)} {top}V{bottom}"/>')
+    for i, row in enumerate(rows):
+        y = top + height * i + height // 2
+        parts.append(
+            f'<text class="tick" x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(short(row.name, 52))}'
+            f"<title>{escape(row.name)}</title></text>"
+        )
+        if math.isfinite(row.low):
+            parts.append(f'<path class="measured" d="M{x(row.low)} {y}H{x(row.high)}"/>')
+        if math.isfinite(row.gain):
+            parts.append(f'<circle class="mark long" cx="{x(row.gain)}" cy="{y}" r="5"/>')
+    best = f"; best: {rows[0].name}" if rows else ""
+    return svg(bottom + 24, f"Gain a trade of each configuration with its 90 % interval{best}", parts)
+
+
+def _percents(ticks: Sequence[float]) -> list[str]:
+    """Ticks as signed percentages, with as many digits as tell them apart."""
+    digits = 2 if len(ticks) < 2 else min(max(-math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9) - 2, 0), 4)
+    return [f"{value:+.{digits}%}" if value else "0%" for value in ticks]
+
+
+__all__ = [
+    "FEW", "MANY", "Closed", "Gain", "break_even_so_far", "gains", "live_worth", "reliability", "win_rate", "worth",
+]  # fmt: skip
