@@ -137,7 +137,8 @@ def heat(drift: Drift, blamed: Blamed) -> Markup:
     Names stand beside the newest column: a screen too narrow for all of it shows these two first.
     """
     change_ms = blamed.change_ms
-    left, right, height, top = 10, 652, 17, 20
+    names = [short(name) for name in drift.names]
+    left, right, height, top = 10, WIDTH - 60 - round(7.6 * max(len(name) + 2 for name in names)), 17, 20
     bottom = top + height * len(drift.names)
     x = Axis(drift.edges_ms[0], drift.edges_ms[-1], left, right)
     parts = [f'<text class="tick" x="{right + 36}" y="13" text-anchor="end">now</text>']
@@ -146,7 +147,7 @@ def heat(drift: Drift, blamed: Blamed) -> Markup:
         how = ' class="tick blamed"' if name in blamed.starts else ' class="tick"'
         mark = "● " if name in blamed.starts else ""
         parts.append(
-            f'<text{how} x="{right + 44}" y="{y + 13}">{mark}{escape(short(name))}<title>{escape(name)}</title></text>'
+            f'<text{how} x="{right + 44}" y="{y + 13}">{mark}{escape(names[row])}<title>{escape(name)}</title></text>'
         )
         begun = 0
         for i in range(1, len(values) + 1):

@@ -90,7 +90,7 @@ def win_rate(trades: Mapping[Side, Sequence[Closed]], payoff: float | None = Non
     parts: list[str] = []
     words, top, bottom = [], 20.0, 0.0
     for side, its in shown.items():
-        bottom = top + 120.0
+        bottom = top + 150.0
         y = Axis(0, 1, bottom, top)
         parts += time_axis(x, start_ms, end_ms, top, bottom)
         parts += value_axis(y, (0.0, 0.25, 0.5, 0.75, 1.0), "{:.0%}".format)
