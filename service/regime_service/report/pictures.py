@@ -20,7 +20,7 @@ from regime.timeframe import timeframe_ms
 from regime_service.drawing import market, trades
 from regime_service.drawing.distance import COLUMN_ROWS, drift, law_of, longest_every
 from regime_service.drawing.shown import Blamed, Drift, History, Worth, sampled, spans
-from regime_service.logs.findings import utc
+from regime_service.logs.findings import count, utc
 from regime_service.report.story import DriftTrack, Story
 from regime_service.report.words import signed
 
@@ -92,7 +92,7 @@ def _drift(
     bears = longest_every(reference.rows, wanted)
     opened = range(last_ms, first_ms - 1, -step_ms * (bears or wanted))[::-1]
     if len(opened) < COLUMN_ROWS:
-        return None, f"{len(seen):,} observations are too few"
+        return None, f"{count(len(seen), 'observation')} are too few"
     if bears is None or len(opened) >= COLUMN_ROWS * (COLUMNS_MAX + 1) or (law := law_of(reference, bears)) is None:
         return None, f"a reference of {reference.rows:,} rows is too short for a picture of so long a time"
     return drift(law, opened, {at: o.features for at, o in seen.items()}, step_ms * bears), ""
@@ -118,7 +118,7 @@ def of_market(shown: History, source: str) -> list[Picture]:
     return [
         Picture(
             "price", "Price",
-            "No price: give --candles, or a feature log that holds them." if drawn is None
+            "No price: fewer than two candles are known. Give --candles, or a log that holds them." if drawn is None
             else f"{source[0].upper() + source[1:]}; shaded where a side was paused.",
             drawn,
         ),

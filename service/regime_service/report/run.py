@@ -35,7 +35,7 @@ from regime.timeframe import timeframe_ms
 from regime.what_if import Refused, what_if
 from regime_service.drawing.shown import Blamed, History, blamed
 from regime_service.logs import LogMapping, TradeMapping, read_candles, read_features, read_reference, read_trades
-from regime_service.logs.findings import Findings
+from regime_service.logs.findings import Findings, count
 from regime_service.report import pictures, words
 from regime_service.report.story import Story, plain_change, plain_drift, said
 
@@ -362,9 +362,10 @@ def _edges(engine: Engine) -> dict[Side, Edge]:
 def _why_no_drift(inputs: _Inputs) -> str:
     if not inputs.observations:
         return "no observations were given"
+    few = count(len(inputs.observations), "observation") + (" is" if len(inputs.observations) == 1 else " are")
     if inputs.reference is None:
-        return f"no reference was given, and {len(inputs.observations):,} observations are too few to be their own"
-    return f"{len(inputs.observations):,} observations are too few to fill its window"
+        return f"no reference was given, and {few} too few to be its own"
+    return f"{few} too few to fill its window"
 
 
 def _report(
