@@ -350,9 +350,13 @@ def _pictures(
 
 def _blamed(engine: Engine, story: Story) -> Blamed:
     """What rings at the end, as the page would show it; where all is calm again, what rang last."""
-    now = [(found.name, watch.changed(found)) for watch in engine.watches for found in watch.evidence()]
-    changes = now if any(change is not None for _, change in now) else [(k, t.change) for k, t in story.drift.items()]
-    return blamed((name, None if change is None else change._asdict()) for name, change in changes)
+    now = blamed(
+        (found.name, None if (change := watch.changed(found)) is None else change._asdict())
+        for watch in engine.watches for found in watch.evidence()
+    )  # fmt: skip
+    if now.change_ms is not None:
+        return now
+    return blamed((kind, None if t.change is None else t.change._asdict()) for kind, t in story.drift.items())
 
 
 def _edges(engine: Engine) -> dict[Side, Edge]:

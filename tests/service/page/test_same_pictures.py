@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def write_rows(file: Path, rows: range, rng: np.random.Generator, *, shift_from: int = 10**9) -> None:
+def write_rows(file: Path, rows: range, rng: np.random.Generator, *, shifted: range = range(0)) -> None:
     lines = ["ts_ms,open,high,low,close,volume,prob_long,prob_short,calm,moved,spread"]
     for i in rows:
         price = 60_000 + 400 * np.sin(i / 9) + 3 * i
-        features = (rng.normal(), rng.normal() + 3.0 * (i >= shift_from), rng.normal() * (1 + 2 * (i >= shift_from)))
+        features = (rng.normal(), rng.normal() + 3.0 * (i in shifted), rng.normal() * (1 + 2 * (i in shifted)))
         claims = (0.5 + 0.4 * rng.random(), 0.5 + 0.4 * rng.random())
         values = (price, price + 40, price - 40, price + 5, 7.0, *claims, *features)
         lines.append(f"{T0_MS + i * STEP_MS}," + ",".join(f"{value:.6f}" for value in values))
@@ -54,7 +55,7 @@ def write_trades(file: Path, rng: np.random.Generator) -> None:
 def options(tmp_path: Path) -> ReplayOptions:
     rng = np.random.default_rng(7)
     write_rows(tmp_path / "train.csv", range(-3000, 0), rng)
-    write_rows(tmp_path / "live.csv", range(ROWS), rng, shift_from=900)
+    write_rows(tmp_path / "live.csv", range(ROWS), rng, shifted=range(900, ROWS))
     write_trades(tmp_path / "trades.csv", rng)
     return ReplayOptions(
         reference=str(tmp_path / "train.csv"), features=(str(tmp_path / "live.csv"),),
@@ -94,3 +95,19 @@ def test_the_page_and_the_report_show_the_same_pictures(make_site: Callable[...,
     assert 'class="band REDUCING"' in page["States"] and page["Entry"].count("H") > 8
     assert "change began about here" in page["Distance"] and "● moved" in page["Distance"]
     assert page["Claimed"].count('class="mark') >= 6 and 'class="band90"' in page["Win"]
+
+
+def test_a_change_that_is_over_is_still_marked_in_the_report(options: ReplayOptions) -> None:
+    """The page shows what rings now. A report is of a time: what rang in it last is marked, though all is calm."""
+    write_rows(Path(options.features[0]), range(ROWS), np.random.default_rng(8), shifted=range(400, 460))
+    told = run_replay(replace(options, trades=None), Console(file=io.StringIO()))
+    assert told["drift"][0]["over_limit"] > 0 and told["last_answer"]["sides"]["long"]["entry"] == 0.8, (
+        "it rang, and is calm"
+    )
+    heat = pictures((options.out / "report.html").read_text("utf-8"))["Distance"]
+    assert "● moved" in heat and "change began about here" in heat
+    (said,) = [p["sentence"] for p in told["pictures"] if p["name"] == "detector-calibrated"]
+    found = re.search(r"The last change it saw began about .* \(between ([-\d]+ [:\d]+) and ([-\d]+ [:\d]+)\)", said)
+    assert found is not None
+    low_ms, high_ms = (int(np.datetime64(moment.replace(" ", "T"), "ms").astype(int)) for moment in found.groups())
+    assert low_ms <= T0_MS + 400 * STEP_MS <= high_ms, said
