@@ -166,6 +166,11 @@ class Watch:
             since_ms=None if change is None else change.start_ms,
         )  # fmt: skip
 
+    def changed(self, found: Evidence) -> Change | None:
+        """Return what changed by the detector that gave this evidence, while it is not calm."""
+        calm = not found.drift and found.level not in ("warning", "alarm")
+        return None if calm else self.change(self.detectors[found.kind])
+
     def change(self, detector: Detector, *, sized: bool = True) -> Change | None:
         """Return what `detector` says changed; None where it cannot say. Without `sized` the sizes are None: they cost
         more than all the rest, and nothing is decided on them."""

@@ -35,7 +35,7 @@ def main() -> int:
 def take(program: str, address: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-quic"])
-        for name, width, height, scheme in (("page", 1000, 2180, "light"), ("page-phone", 400, 1500, "dark")):
+        for name, width, height, scheme in (("page", 1000, 2180, "light"), ("page-phone", 400, 1700, "dark")):
             context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
             page = context.new_page()
             page.goto(address + STREAM)

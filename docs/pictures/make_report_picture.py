@@ -1,4 +1,4 @@
-"""Make `report.png`, the picture in the README: a replay of the simulated bot's logs, as a browser shows it.
+"""Make `report.png`, the report that the README links to: a replay of the simulated bot's logs, as a browser shows it.
 
 make pictures    (needs chromium: apt install chromium)
 """
@@ -62,7 +62,7 @@ def main() -> int:
             [
                 browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                f"--user-data-dir={folder / 'browser'}", "--hide-scrollbars", "--window-size=1000,2450",
+                f"--user-data-dir={folder / 'browser'}", "--hide-scrollbars", "--window-size=1000,2550",
                 f"--screenshot={HERE / 'report.png'}", (folder / "report" / "report.html").as_uri(),
             ],
             check=True, capture_output=True, timeout=120,

@@ -29,7 +29,7 @@ from regime.engine import Engine, find_limits
 from regime.errors import CorruptionError, OperatorError, RegimeError, Unavailable
 from regime.events import SIDES, AnyEvent, Command, Recalibrated, Side, StreamKey
 from regime.fleet import Fleet
-from regime.outcomes import wilson_interval, win_rate, wins
+from regime.outcomes import Outcomes, wilson_interval, win_rate, wins
 from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
@@ -440,6 +440,11 @@ class Service:
         with self._looking() as fleet:
             return explain(fleet.engine(key))
 
+    def outcomes(self, key: StreamKey) -> dict[Side, Outcomes]:
+        """Return what came of the signals of `key`, as many as are remembered; `KeyError` without such a stream."""
+        with self._looking() as fleet:
+            return {side: fleet.engine(key).outcomes(side) for side in SIDES}
+
     def overrides(self) -> dict[str, Command]:
         with self._looking() as fleet:
             return fleet.overrides()
@@ -488,9 +493,10 @@ class Service:
         sessions = Sessions(self.keys)
         ports = Ports(
             config=self.config, board=self.board, ingest=self.ingest, epoch=lambda: self._epoch,
-            decisions=self.decisions, explain=self.explain, has_model=self.has_model, overrides=self.overrides,
-            now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health, fault=self.fault,
-            metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys, session=sessions.key,
+            decisions=self.decisions, explain=self.explain, outcomes=self.outcomes, has_model=self.has_model,
+            overrides=self.overrides, now_ms=self._now_ms, event_now_ms=self.event_now_ms, health=self.health,
+            fault=self.fault, metrics=exposition(collector), hosts=frozenset(hosts), keys=self.keys,
+            session=sessions.key,
             metrics_open=self.settings.server.metrics_open, requests_per_s=self.settings.server.requests_per_s,
             requests_burst=self.settings.server.requests_burst, streams_max=self.settings.server.streams_max,
             key_streams_max=self.settings.server.key_streams_max, features_max=self.settings.server.features_max,
@@ -661,7 +667,7 @@ def _detector(watch: Watch, found: Evidence) -> dict[str, Any]:
 
 def _change(watch: Watch, found: Evidence) -> dict[str, Any] | None:
     """What changed, where and since when, while a detector is not calm."""
-    change = watch.change(watch.detectors[found.kind]) if found.drift or found.level in ("warning", "alarm") else None
+    change = watch.changed(found)
     return None if change is None else change._asdict()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from regime.config import EngineConfig
 from regime.decision import Decision
-from regime.events import AnyEvent, StreamKey
+from regime.events import AnyEvent, Side, StreamKey
+from regime.outcomes import Outcome
 from regime_service.board import Board
 from regime_service.keys import Key, KeyRing
 
@@ -138,6 +139,9 @@ class Ports:
     """(key, since_version, limit) -> the audit trail; may block shortly: call it in a thread."""
     explain: Callable[[StreamKey], dict[str, Any]]
     """The evidence behind the current answer, JSON-able; `KeyError` if there is no such stream. May block: thread."""
+    outcomes: Callable[[StreamKey], Mapping[Side, Sequence[Outcome]]]
+    """What came of the signals of each side, oldest first, as many as are remembered; `KeyError` if there is no such
+    stream. May block: thread."""
     has_model: Callable[[str], bool]
     overrides: Callable[[], dict[str, Any]]
     """Overrides in force by id (values: `regime.events.Command`)."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import math
 import multiprocessing
@@ -12,6 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -21,11 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from regime.errors import OperatorError
 from regime.guard_value import Verdict
 from regime.sweep import Sweep, Trial, choices, configured, swept
+from regime_service.drawing.trades import Gain, gains
 from regime_service.report import Backtest, ReplayOptions
 
 TRIALS_MAX = 5_000
-SHOWN = 15
-"""Configurations in the printed table; the files hold all."""
+SHOWN, DRAWN = 15, 40
+"""Configurations in the printed table, and in the picture; the files hold all."""
 
 _read_once: list[Backtest] = []
 """In a worker process: the files."""
@@ -230,42 +230,28 @@ def page(found: Sweep) -> str:
         f"<td>{_percent(fold.profit_ratio)}<td>{_percent(fold.profit_without_ratio)}</tr>"
         for fold in found.folds
     )
+    picture = gains([Gain(named(row.choice), row.gain, row.gain_low, row.gain_high) for row in found.rows[:DRAWN]])
     return _PAGE.format(
-        told=told, picture=base64.b64encode(_picture(found)).decode(), head=head, rows=rows,
-        walk_head="<tr><th>chosen on the past<th>trades<th>purged<th>with it<th>without the guard</tr>", walk=walk,
+        look=(files("regime_service.drawing") / "look.css").read_text("utf-8"), told=told, picture=picture, head=head,
+        rows=rows, walk=walk,
+        walk_head="<tr><th>chosen on the past<th>trades<th>purged<th>with it<th>without the guard</tr>",
     )  # fmt: skip
 
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sweep</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2933}}
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<style>{look}
+body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
+background:var(--paper)}}
 table{{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}}
-td,th{{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #e3e8ee}}
-img{{max-width:100%}}.wide{{overflow-x:auto}}</style>
-<h1>Sweep</h1>{told}<figure><img alt="Gain a trade of each configuration with its 90 % interval, best first"
-src="data:image/png;base64,{picture}"></figure><h2>All configurations, before the held-out end</h2>
-<div class="wide"><table>{head}{rows}</table></div><h2>Walk-forward</h2>
-<div class="wide"><table>{walk_head}{walk}</table></div></html>
+td,th{{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line)}}</style>
+<h1>Sweep</h1>{told}<figure><div class="wide" tabindex="0">{picture}</div>
+<figcaption>Gain a trade beside trading them all, in % of the account, with its 90 % interval (blocks of ten trades).
+</figcaption></figure><h2>All configurations, before the held-out end</h2>
+<div class="wide" tabindex="0"><table>{head}{rows}</table></div><h2>Walk-forward</h2>
+<div class="wide" tabindex="0"><table>{walk_head}{walk}</table></div></html>
 """
-
-
-def _picture(found: Sweep) -> bytes:
-    from matplotlib.figure import Figure
-
-    rows = found.rows[:40][::-1]
-    figure = Figure(figsize=(8, 1.2 + 0.25 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for at, row in enumerate(rows):
-        if not math.isnan(row.gain_low):
-            axes.plot([100 * row.gain_low, 100 * row.gain_high], [at, at], color="#5f6b7a", linewidth=1.2)
-        axes.plot(100 * row.gain, at, "o", color="#0072b2", markersize=5)
-    axes.axvline(0, color="#1f2933", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [named(row.choice) for row in rows], fontsize=7)
-    axes.set_xlabel("gain a trade beside trading them all, % of the account (90 % interval, blocks of ten trades)")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=130)
-    return out.getvalue()
 
 
 __all__ = ["page", "read_grid", "run_sweep", "sentences", "table"]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,48 @@ def test_without_scripts_everything_can_be_read_and_done(served: Served, watch: 
     page.get_by_role("button", name="Yes, pause").click()
     expect(page.locator(".overrides")).to_contain_text("news at four")
     seen.check()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `regime replay` makes of the same stream, from the bot's own files."""
+    folder = tmp_path_factory.mktemp("replay")
+    for name, rows in (("train", range(-1500, 0)), ("features", range(300))):
+        lines = ["ts_ms,open,high,low,close,volume,prob_long,prob_short,f0,f1,f2,f3"]
+        for seen in map(observation, rows):
+            values = (*seen["candle"].values(), *seen["probabilities"].values(), *seen["features"].values())
+            lines.append(",".join(map(str, (seen["ts_ms"], *values))))
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    names = ("trade_id", "side", "opened_ms", "closed_ms", "entry_price", "exit_price", "profit_ratio", "entry_prob")
+    lines = [",".join(names)]
+    for closed in map(trade, range(140)):
+        closed["entry_prob"] = closed.pop("entry_probability")
+        lines.append(",".join(str(closed[name]) for name in names))
+    (folder / "trades.csv").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "regime_service.cli", "replay", "--reference", "train.csv", "--features",
+               "features.csv", "--trades", "trades.csv", "--model", "demo", "--out", "report"]  # fmt: skip
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "report" / "report.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 390])
+def test_anybody_can_read_the_report_of_a_replay(
+    report: Path, served: Served, watch: Callable[..., Watched], scheme: str, width: int
+) -> None:
+    seen = watch(served, color_scheme=scheme, viewport={"width": width, "height": 800})
+    page = seen.see(report.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "it must not be wider than the screen"
+    assert seen.violations() == []
+    assert seen.complaints == [] and seen.asked == [report.as_uri()]
+    # However narrow the screen: what is seen of the heat map first is its newest column, and the names beside it.
+    box = page.locator(".newest").bounding_box()
+    for words in ("now", "f1"):
+        place = page.locator(".newest text", has_text=words).first.bounding_box()
+        assert box is not None and place is not None
+        assert box["x"] <= place["x"] and place["x"] + place["width"] <= box["x"] + box["width"]
+    ink = page.evaluate("getComputedStyle(document.querySelector('.picture .line')).stroke")
+    assert ink == {"light": "rgb(31, 41, 51)", "dark": "rgb(230, 235, 240)"}[scheme]
 
 
 # --- commanding ---

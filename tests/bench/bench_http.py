@@ -118,7 +118,7 @@ def door(keys: Path) -> Any:
 
     ports = Ports(
         config=config, board=board, ingest=ingest, epoch=lambda: "01K94RZZZZZZZZZZZZZZZZZZZZ",
-        decisions=lambda *_: [], explain=lambda _: {}, has_model=lambda _: True, overrides=dict,
+        decisions=lambda *_: [], explain=lambda _: {}, outcomes=lambda _: {}, has_model=lambda _: True, overrides=dict,
         now_ms=lambda: int(time.time() * 1000), event_now_ms=lambda _: 0, metrics=lambda: b"",
         health=lambda: Health(True, "", 0, 1024), fault=lambda: None, hosts=frozenset({"127.0.0.1"}),
         keys=KeyRing(keys), requests_per_s=1e6, requests_burst=1_000_000,

@@ -26,7 +26,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -40,7 +40,8 @@ from markupsafe import Markup
 from regime import codec
 from regime.decision import Decision
 from regime.errors import CallerError, RegimeError, Unavailable
-from regime.events import SIDES, Command, StreamKey, concerns
+from regime.events import SIDES, Command, Side, StreamKey, concerns
+from regime.outcomes import Outcome
 from regime_service.http.limits import Limiter
 from regime_service.http.schema import OVERRIDE_ID
 from regime_service.page import views
@@ -53,6 +54,7 @@ from regime_service.stores.rows import new_ulid
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_Results = Mapping[Side, Sequence[Outcome]]
 _HTML_HEADERS = (
     ("Content-Type", "text/html; charset=utf-8"),
     # With the `no-referrer` of the door a browser sends `Origin: null` with a form, and is taken for a stranger.
@@ -60,8 +62,9 @@ _HTML_HEADERS = (
 )
 FORM = "application/x-www-form-urlencoded"
 _CSS, _SCRIPT, _PLAIN = "text/css; charset=utf-8", "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
+LOOK = "look.css"
 ASSETS = {
-    "look.css": _CSS, "page.css": _CSS, "uPlot.min.css": _CSS, "page.js": _SCRIPT, "uPlot.iife.min.js": _SCRIPT,
+    LOOK: _CSS, "page.css": _CSS, "uPlot.min.css": _CSS, "page.js": _SCRIPT, "uPlot.iife.min.js": _SCRIPT,
     "icon.svg": "image/svg+xml", "uPlot.LICENSE.txt": _PLAIN,
 }  # fmt: skip
 FORM_BYTES_MAX = 16 * 1024
@@ -140,7 +143,7 @@ class Page:
         self._clock = clock
         self._requests = Limiter(per_s=PAGES_PER_S, burst=PAGES_BURST, clock=clock)
         self._event_time = ports.config.clock == "event"
-        self._explained: dict[StreamKey, tuple[float, dict[str, Any]]] = {}
+        self._explained: dict[StreamKey, tuple[float, dict[str, Any], _Results]] = {}
         self._posts = {
             "/session": self._log_in, "/page/logout": self._log_out, "/page/override/review": self._review,
             "/page/override": self._override, "/page/end/review": self._review_end, "/page/end": self._end,
@@ -244,7 +247,7 @@ class Page:
         candles = _whole(query.get("candles", ""), SPANS[1])
         if candles not in SPANS:
             candles = SPANS[1]
-        explained = self._explain(key)
+        explained, results = self._explain(key)
         history = self._histories.of(decision, candles)
         below = min(_whole(query.get("before", ""), decision.version + 1), decision.version + 1)
         trail = self._ports.decisions(key, max(below - TRAIL_ROWS - 2, 0), TRAIL_ROWS + 1)
@@ -252,7 +255,10 @@ class Page:
         before = trail.pop(0) if len(trail) > TRAIL_ROWS else None
         newer = views.stream_href(key, before=below + TRAIL_ROWS) if below <= decision.version else None
         now_ms = decision.as_of_ms if self._event_time else self._minute_ms()
-        shown = views.stream(decision, explained, history, None if self._event_time else now_ms, candles)
+        shown = views.stream(
+            decision, explained, history, results, None if self._event_time else now_ms, candles,
+            payoff=self._ports.config.model(key.model).payoff_ratio,
+        )  # fmt: skip
         overrides = self._ports.overrides().values()
         return self._render(
             "stream", session, s=shown, now_ms=now_ms, live="/v1/stream?" + urlencode(key._asdict()),
@@ -263,17 +269,17 @@ class Page:
             asked=_EMPTY_FORM, model=key.model, errors=(),
         )  # fmt: skip
 
-    def _explain(self, key: StreamKey) -> dict[str, Any]:
+    def _explain(self, key: StreamKey) -> tuple[dict[str, Any], _Results]:
         known, now_s = self._explained.get(key), self._clock()
         if known is not None and now_s - known[0] < EXPLAINED_S:
-            return known[1]
+            return known[1:]
         try:
-            found = self._ports.explain(key)
+            found = self._ports.explain(key), self._ports.outcomes(key)
         except KeyError:
             raise Refused(404, "No such stream", "It is not judged here any more.", back_words="To the board") from None
         if len(self._explained) >= EXPLAINED_MAX:
             self._explained.clear()
-        self._explained[key] = (now_s, found)
+        self._explained[key] = (now_s, *found)
         return found
 
     def _known(self, key: StreamKey) -> Decision:
@@ -585,7 +591,9 @@ def _redirect(to: str, set_cookie: str | None = None) -> Reply:
 
 @cache
 def _asset(name: str) -> Reply:
-    body = (files("regime_service.page") / "assets" / name).read_bytes()
+    # The look is that of the pictures, which the report of a replay shows as well.
+    room = files("regime_service.drawing") if name == LOOK else files("regime_service.page") / "assets"
+    body = (room / name).read_bytes()
     # The address changes with the content (`_built`), so a browser may keep it.
     return Reply(200, body, (("Content-Type", ASSETS[name]), ("Cache-Control", "public, max-age=31536000, immutable")))
 
@@ -598,10 +606,11 @@ def _built() -> str:
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("regime_service.page", "templates"), autoescape=True, undefined=StrictUndefined,
+        loader=ChoiceLoader([PackageLoader("regime_service.page", "templates"),
+                             PackageLoader("regime_service.drawing", ".")]), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters.update(views.FILTERS, json=_json, iso=_iso)

@@ -12,11 +12,13 @@ import msgspec
 from regime.decision import Decision, Reason, Resume, SideDecision, Sides
 from regime.edge import ReliabilityBin
 from regime.events import SIDES, Side, StreamKey
+from regime.outcomes import Outcome
 from regime.timeframe import timeframe_ms
+from regime_service.drawing import market, trades
+from regime_service.drawing.shown import History, blamed, label
 from regime_service.logs.findings import utc
-from regime_service.page import drawing
-from regime_service.page.history import SPANS, History
-from regime_service.page.words import STATE_WORDS, ago, label
+from regime_service.page.history import SPANS
+from regime_service.page.words import STATE_WORDS, ago
 from regime_service.report.page import number, span
 
 ROWS_MAX = 100
@@ -135,9 +137,11 @@ def board(decisions: Mapping[StreamKey, Decision], now_ms: int | None, *, page: 
 
 
 def stream(
-    decision: Decision, explained: Mapping[str, Any], history: History, now_ms: int | None, candles: int
-) -> dict[str, Any]:
-    """Return what a stream's page shows; `explained` is what `GET /v1/explain` answers."""
+    decision: Decision, explained: Mapping[str, Any], history: History, results: Mapping[Side, Sequence[Outcome]],
+    now_ms: int | None, candles: int, *, payoff: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a stream's page shows; `explained` is what `GET /v1/explain` answers, `results` what came of its
+    signals, `payoff` mean win / mean loss where the configuration states it."""
     sides: Mapping[str, Any] = explained.get("sides", {})
     bins: dict[Side, list[ReliabilityBin]] = {}
     needed: dict[Side, float | None] = {}
@@ -145,35 +149,20 @@ def stream(
         edge = sides.get(side, {}).get("edge") or {}
         bins[side] = [msgspec.convert(found, ReliabilityBin) for found in edge.get("bins", ())]
         needed[side] = edge.get("break_even")
-    starts, change = _changes(explained)
-    changed = {name: at for name, at in starts.items() if history.drift is not None and name in history.drift.names}
+    accused = blamed((d["detector"], d["change"]) for d in explained.get("detectors", ()))
     step_ms = timeframe_ms(decision.timeframe)
     return {
         "row": row(decision, now_ms), "decision": decision, "explained": explained, "sides": sides,
-        "price": drawing.price(history, source=f"close of {decision.symbol}"),
-        "states": drawing.states(history), "thresholds": drawing.thresholds(history),
-        "heat": drawing.heat(history.drift, changed, change) if history.drift and history.drift.names else None,
+        "price": market.price(history, source=f"close of {decision.symbol}"),
+        "states": market.states(history), "thresholds": market.thresholds(history),
+        "heat": market.heat(history.drift, accused) if history.drift and history.drift.names else None,
         "drift": history.drift, "why_no_drift": history.why_no_drift or "no feature has enough values",
-        "reliability": drawing.reliability(bins, needed), "bins": bins, "chart": chart(history),
+        "reliability": trades.reliability(bins, needed), "bins": bins, "chart": chart(history),
+        "win_rate": trades.win_rate(results, payoff), "worth": trades.worth(trades.live_worth(results)),
         "detectors": [_detector(d) for d in explained.get("detectors", ())],
         "history": history, "candles": candles,
         "spans": [(n, span(n * step_ms), stream_href(decision.key, candles=n)) for n in SPANS],
     }  # fmt: skip
-
-
-def _changes(explained: Mapping[str, Any]) -> tuple[dict[str, int], tuple[int, int, int] | None]:
-    """The features that detectors blame, and the start of the change that rings, with its interval."""
-    starts: dict[str, int] = {}
-    first = None
-    for detector in explained.get("detectors", ()):
-        change = detector.get("change")
-        if change is None or detector["detector"].startswith("scores."):
-            continue
-        for feature in change["features"]:
-            for name in (feature["name"], *feature.get("like", ())):
-                starts.setdefault(name, change["start_ms"])
-        first = first or (change["start_ms"], change["start_low_ms"], change["start_high_ms"])
-    return starts, first
 
 
 _KINDS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from regime.decision import SideDecision, TradingState
 from regime.events import SIDES
 from regime_service.logs.findings import count, listed, utc
 from regime_service.report.page import span
@@ -31,11 +30,6 @@ def ago(at_ms: int, now_ms: int) -> str:
     if at_ms > now_ms + 59_999:
         return f"in {span(at_ms - now_ms)}"
     return f"{span(now_ms - at_ms)} ago" if now_ms - at_ms >= 60_000 else "just now"
-
-
-def label(told: SideDecision) -> str:
-    """Return the state in one word of the style sheet; ACTIVE at less than full size is `probation`."""
-    return "probation" if told.state is TradingState.ACTIVE and told.size_factor < 1.0 else str(told.state)
 
 
 def side_words(side: str | None) -> str:
@@ -87,4 +81,4 @@ def override_sentences(
     return found
 
 
-__all__ = ["DOES", "STATE_WORDS", "ago", "label", "override_sentences", "side_words"]
+__all__ = ["DOES", "STATE_WORDS", "ago", "override_sentences", "side_words"]

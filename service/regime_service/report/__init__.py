@@ -3,7 +3,7 @@
 run.py          what is read, played and written, in this order; the one function others call
 story.py        what happened: changes, firings of rules, time in each state, drift over time
 words.py        the sentences of the report: what happened, what it means, what to do
-pictures.py     the pictures, as PNG inside the page
+pictures.py     the pictures: those of the page at `/`, drawn by regime_service/drawing
 report.html.j2  the page: one file, no request to anybody
 """
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup
 
+from regime.edge import ReliabilityBin
+from regime.events import Side
+from regime_service.drawing.shown import Drift
 from regime_service.logs.findings import count, utc
 from regime_service.report.words import percent, signed
 
@@ -15,12 +18,16 @@ ROWS_MAX = 250
 """Rows of a table at the most; `report.json` has them all, and the page says how many it left to it."""
 
 
-def render(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
-    """Return the page. `images` are data URIs by the name of their picture."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def render(
+    report: Mapping[str, Any], drawn: Mapping[str, Markup | None], *, drift: Drift | None,
+    bins: Mapping[Side, Sequence[ReliabilityBin]],
+) -> str:  # fmt: skip
+    """Return the page: `drawn` are the pictures by name, `drift` and `bins` the figures behind two of them."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("regime_service.report", "."), autoescape=True, undefined=StrictUndefined,
+        loader=ChoiceLoader([PackageLoader("regime_service.report", "."),
+                             PackageLoader("regime_service.drawing", ".")]), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
@@ -29,12 +36,15 @@ def render(report: Mapping[str, Any], images: Mapping[str, str]) -> str:
     )  # fmt: skip
     return environment.get_template("report.html.j2").render(
         r=report,
-        images=images,
+        drawn=drawn,
+        drift=drift,
+        bins=bins,
+        told={picture["name"]: picture for picture in report["pictures"]},
         rows_max=ROWS_MAX,
         firings=joined_sides(report["rules"], ("code", "since_ms", "until_ms", "value", "limit", "text")),
         changes=joined_sides(report["timeline"], ("version", "from", "to", "reasons", "resume")),
         input_names=INPUT_NAMES,
-        look=Markup((files("regime_service.page") / "assets" / "look.css").read_text("utf-8")),
+        look=Markup((files("regime_service.drawing") / "look.css").read_text("utf-8")),
     )
 
 

@@ -10,7 +10,7 @@ day and in whatever folder they are read: no clock, no path and no randomness wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from regime.config import EngineConfig, config_digest
 from regime.decision import Decision, to_answer
+from regime.edge import Edge
+from regime.engine import Engine
 from regime.errors import OperatorError
-from regime.events import SIDES, AnyEvent, Candle, Observation, Recalibrated, StreamKey, Trade, available_ms
+from regime.events import SIDES, AnyEvent, Candle, Observation, Recalibrated, Side, StreamKey, Trade
 from regime.fleet import Fleet
 from regime.guard_value import GuardValue, Verdict, curves, guard_value, verdicts
 from regime.policy import PRESETS
@@ -31,8 +33,9 @@ from regime.reference import Reference
 from regime.replay import Played, merged, replay
 from regime.timeframe import timeframe_ms
 from regime.what_if import Refused, what_if
+from regime_service.drawing.shown import Blamed, History, blamed
 from regime_service.logs import LogMapping, TradeMapping, read_candles, read_features, read_reference, read_trades
-from regime_service.logs.findings import Findings
+from regime_service.logs.findings import Findings, count
 from regime_service.report import pictures, words
 from regime_service.report.story import Story, plain_change, plain_drift, said
 
@@ -89,6 +92,10 @@ class _Result:
     ticks: int
     lines: int
 
+    @property
+    def engine(self) -> Engine:
+        return self.fleet.engine(self.story.key)
+
 
 def run_replay(options: ReplayOptions, console: Console) -> dict[str, Any]:
     """Replay the files of `options`, write the report into `options.out` and return what `report.json` holds.
@@ -106,13 +113,18 @@ def run_replay(options: ReplayOptions, console: Console) -> dict[str, Any]:
         shadow = sum(trade.shadow for trade in inputs.trades)
         value = guard_value(judged, shadow_left_out=shadow) if judged else None
         compared = _compare(inputs, config, key, value, result.story, bars)
-        drawn = list(_pictures(inputs, config, result.story, judged, bars))
+        task = bars.add_task("drawing", total=None)
+        shown, source = pictures.history(
+            result.story, inputs.observations, inputs.candles, inputs.trades, inputs.reference
+        )  # fmt: skip
+        drawn = list(_pictures(inputs, config, result, judged, shown, source))
+        bars.remove_task(task)
         report = _report(inputs, config, key, result, judged, value, compared, drawn)
     # The page is made from what the file holds, so that the two cannot tell different stories.
     raw = msgspec.json.encode(report)
     told: dict[str, Any] = msgspec.json.decode(raw)
     _write(options.out / "report.json", msgspec.json.format(raw, indent=1) + b"\n")
-    _write(options.out / "report.html", _page(told, drawn).encode())
+    _write(options.out / "report.html", _page(told, drawn, shown, _edges(result.engine)).encode())
     if not options.json:
         summary = told["summary"]
         for sentence in (summary["happened"], summary["means"], summary["do"]):
@@ -321,49 +333,43 @@ def _row(name: str, value: GuardValue, story: Story) -> dict[str, Any]:
 
 
 def _pictures(
-    inputs: _Inputs, config: EngineConfig, story: Story, judged: Sequence[Verdict], bars: Progress
+    inputs: _Inputs, config: EngineConfig, result: _Result, judged: Sequence[Verdict], shown: History, source: str
 ) -> Iterator[pictures.Picture]:
-    task = bars.add_task("drawing", total=None)
-    period_ms = (story.start_ms, story.end_ms)
-    stretches = {side: story.stretches(side) for side in SIDES}
-    model = config.model(story.key.model)
-    yield pictures.price(_prices(inputs, period_ms), stretches, period_ms)
-    kinds = [detector.kind for detector in _detectors(config)]
-    if not kinds:
-        yield pictures.drift("no detector", None, why_not="none is configured", period_ms=period_ms)
-    for kind in kinds:
-        yield pictures.drift(kind, story.drift.get(kind), why_not=_why_no_drift(inputs), period_ms=period_ms)
-    yield pictures.win_rate([t for t in inputs.trades if not t.shadow] or inputs.trades)
-    yield pictures.thresholds(stretches, (model.entry, model.exit), period_ms)
-    yield pictures.equity(curves(judged), judged)
-    bars.remove_task(task)
+    story, engine = result.story, result.engine
+    yield from pictures.of_market(shown, source)
+    why_not, period_ms = _why_no_drift(inputs), (shown.start_ms, shown.end_ms)
+    for detector in _detectors(config):
+        track = story.drift.get(detector.kind)
+        yield pictures.of_detector(detector.kind, track, why_not=why_not, period_ms=period_ms)
+    yield pictures.of_features(shown, _blamed(engine, story))
+    yield pictures.of_claims(_edges(engine))
+    listed = [t for t in inputs.trades if not t.shadow] or inputs.trades
+    yield pictures.of_results(listed, config.model(story.key.model).payoff_ratio)
+    yield pictures.of_guard(curves(judged), judged)
+
+
+def _blamed(engine: Engine, story: Story) -> Blamed:
+    """What rings at the end, as the page would show it; where all is calm again, what rang last."""
+    now = blamed(
+        (found.name, None if (change := watch.changed(found)) is None else change._asdict())
+        for watch in engine.watches for found in watch.evidence()
+    )  # fmt: skip
+    if now.change_ms is not None:
+        return now
+    return blamed((kind, None if t.change is None else t.change._asdict()) for kind, t in story.drift.items())
+
+
+def _edges(engine: Engine) -> dict[Side, Edge]:
+    return {side: engine.edge(side) for side in SIDES}
 
 
 def _why_no_drift(inputs: _Inputs) -> str:
     if not inputs.observations:
         return "no observations were given"
+    few = count(len(inputs.observations), "observation") + (" is" if len(inputs.observations) == 1 else " are")
     if inputs.reference is None:
-        return f"no reference was given, and {len(inputs.observations):,} observations are too few to be their own"
-    return f"{len(inputs.observations):,} observations are too few to fill its window"
-
-
-def _prices(inputs: _Inputs, period_ms: tuple[int, int]) -> tuple[list[int], list[float], str]:
-    """Return times, prices and where they come from: candles (an observation's own one wins), else trades."""
-    own = {at: o.candle.close for o in inputs.observations if o.candle and (at := available_ms(o)) is not None}
-    posted = {
-        at: candle.close
-        for candle in inputs.candles
-        if (at := available_ms(candle)) is not None and period_ms[0] <= at <= period_ms[1]
-    }
-    sources = [name for name, found in (("candles", posted), ("feature log", own)) if found]
-    pairs = list((posted | own).items())
-    if not pairs:
-        pairs = [(t.opened_ms, t.entry_price) for t in inputs.trades] + [
-            (t.closed_ms, t.exit_price) for t in inputs.trades
-        ]
-        sources = ["entries and exits of trades"]
-    pairs.sort()
-    return [at for at, _ in pairs], [price for _, price in pairs], " and ".join(sources)
+        return f"no reference was given, and {few} too few to be its own"
+    return f"{few} too few to fill its window"
 
 
 def _report(
@@ -380,7 +386,7 @@ def _report(
     model = config.model(key.model)
     firings = story.firings()
     drift = plain_drift(story.drift, [detector.kind for detector in _detectors(config)])
-    engine = result.fleet.engine(key)
+    engine = result.engine
     last: Decision | None = engine.decision
     real = sum(not trade.shadow for trade in inputs.trades)
     return {
@@ -453,7 +459,7 @@ def _report(
             for v in judged if v.refused
         ],
         "pictures": [
-            {"name": p.name, "title": p.title, "drawn": p.png is not None, "sentence": p.caption} for p in drawn
+            {"name": p.name, "title": p.title, "drawn": p.svg is not None, "sentence": p.sentence} for p in drawn
         ],
     }  # fmt: skip
 
@@ -505,10 +511,13 @@ def _short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: short for name, short in found.items() if name != short}
 
 
-def _page(told: dict[str, Any], drawn: Sequence[pictures.Picture]) -> str:
+def _page(told: dict[str, Any], drawn: Sequence[pictures.Picture], shown: History, edges: Mapping[Side, Edge]) -> str:
     from regime_service.report.page import render
 
-    return render(told, {picture.name: picture.data_uri for picture in drawn if picture.png is not None})
+    return render(
+        told, {picture.name: picture.svg for picture in drawn}, drift=shown.drift,
+        bins={side: edge.bins for side, edge in edges.items()},
+    )  # fmt: skip
 
 
 # --- the folder and the terminal ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from regime import watch
 from regime.config import EngineConfig
 from regime.decision import Decision, SideDecision, TradingState
 from regime.engine import Engine
@@ -18,6 +19,7 @@ from regime.events import SIDES, Observation, Side, StreamKey, available_ms
 from regime.policy import FAULT_RULES, build_rules
 from regime.replay import Played
 from regime.timeframe import timeframe_ms
+from regime_service.drawing.shown import label
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +77,9 @@ class DriftTrack:
         self.limit: list[float] = []
         self.over = 0
         self.first_over_ms: int | None = None
+        self.change: watch.Change | None = None
+        """What changed, as the detector saw it when it rang last; None where it cannot say."""
+        self._asked = -1
         self.features: Floats = np.full((len(names), columns), np.nan)
 
     def take(self, at_ms: int, statistic: float, limit: float, drift: bool, features: Floats) -> None:
@@ -84,8 +89,16 @@ class DriftTrack:
         if drift:
             self.over += 1
             self.first_over_ms = at_ms if self.first_over_ms is None else self.first_over_ms
-        column = min((at_ms - self.start_ms) // self.step_ms, self.features.shape[1] - 1)
+        column = self._column(at_ms)
         self.features[:, column] = np.fmax(self.features[:, column], features)
+
+    def asks(self, at_ms: int) -> bool:
+        """Whether a detector that rings is to be asked what changed: once a column, for it costs more than a step."""
+        first, self._asked = self._asked != self._column(at_ms), self._column(at_ms)
+        return first
+
+    def _column(self, at_ms: int) -> int:
+        return min((at_ms - self.start_ms) // self.step_ms, int(self.features.shape[1]) - 1)
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """Return the features that stood out most, largest first, each with its largest times-its-own-limit."""
@@ -161,6 +174,8 @@ class Story:
             track.take(
                 at_ms, detector.statistic, detector.threshold, detector.drift_detected, detector.feature_statistics
             )
+            if detector.drift_detected and track.asks(at_ms):
+                track.change = engine.watches[0].change(detector, sized=False) or track.change
 
     # -- told afterwards ---------------------------------------------------------------------------------------------
 
@@ -248,12 +263,6 @@ class Story:
 def said(decision: Decision, side: str) -> SideDecision:
     """Return what the guard says for `side`; in shadow mode what it would have said."""
     return (decision.computed or decision.sides).of(side)
-
-
-def label(decision: SideDecision) -> str:
-    """Return the state in one word; ACTIVE at less than full size is `probation`."""
-    reduced = decision.state is TradingState.ACTIVE and decision.size_factor < 1.0
-    return PROBATION if reduced else str(decision.state)
 
 
 def _shown(decision: SideDecision) -> tuple[str, float, float, float]:

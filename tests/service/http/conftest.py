@@ -143,7 +143,8 @@ class FakeService:
         self.fleet = Fleet(config, lambda reference_id: self.references[reference_id])
         ports: dict[str, Any] = {
             "config": config, "board": self.board, "ingest": self.ingest, "epoch": lambda: self.epoch,
-            "decisions": self.decisions, "explain": self.explain, "has_model": lambda name: name in self.fleet.models,
+            "decisions": self.decisions, "explain": self.explain, "outcomes": lambda key: {},
+            "has_model": lambda name: name in self.fleet.models,
             "overrides": self.overrides, "now_ms": lambda: self.now_ms, "event_now_ms": self.event_now_ms,
             "health": lambda: self.health, "fault": lambda: None if self.health.ready else self.health.reason,
             "metrics": lambda accept: (b"regime_ready 1.0\n", "text/plain; version=0.0.4; charset=utf-8"),

@@ -12,13 +12,9 @@ from regime.decision import Decision, Reason, SideDecision, Sides, TradingState
 from regime.errors import CallerError
 from regime.events import AnyEvent, Candle, Observation, Ohlcv, StreamKey, source_key
 from regime.reference import Reference
-from regime_service.page.history import (
-    COLUMN_ROWS,
-    DECISIONS_MAX,
-    KEPT_S,
-    ROWS_MAX,
-    Histories,
-)
+from regime_service.drawing.distance import COLUMN_ROWS
+from regime_service.drawing.shown import ROWS_MAX
+from regime_service.page.history import DECISIONS_MAX, KEPT_S, Histories
 
 STEP_MS = 300_000
 START_MS = 1_700_000_000_000 // STEP_MS * STEP_MS

@@ -196,20 +196,33 @@ class Links(HTMLParser):
 
 def test_the_page_asks_nobody_for_anything(full: tuple[dict[str, Any], Path]) -> None:
     page = (full[1] / "report.html").read_text()
-    assert not re.search(r"https?://|//[a-z]+\.|@import|url\(", page)
+    # `url(#hatch)` is a pattern of the picture itself.
+    assert not re.search(r"https?://|//[a-z]+\.|@import|url\((?!#)", page)
     links = Links()
     links.feed(page)
-    assert links.fetched and all(link.startswith("data:image/png;base64,") for link in links.fetched)
-    assert not links.tags & {"script", "link", "iframe", "object", "embed"}
+    assert links.fetched == []
+    assert not links.tags & {"script", "link", "img", "image", "use", "iframe", "object", "embed"}
     assert "default-src 'none'" in page
+
+
+def test_the_page_is_readable_by_day_and_by_night(full: tuple[dict[str, Any], Path]) -> None:
+    page = (full[1] / "report.html").read_text()
+    assert '<meta name="color-scheme" content="light dark">' in page and "prefers-color-scheme: dark" in page
+    # Outside of the two sets of colours everything takes one of them by its name.
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    colours = re.compile(r":[^;{}]*#[0-9a-f]{3,8}\b")
+    assert len(colours.findall(style)) > 30
+    assert colours.findall(re.sub(r":root \{.*?\}", "", style, flags=re.S)) == []
 
 
 def test_every_picture_is_drawn_or_its_absence_explained(full: tuple[dict[str, Any], Path]) -> None:
     report, out = full
     page = (out / "report.html").read_text()
     drawn = [picture["name"] for picture in report["pictures"] if picture["drawn"]]
-    assert drawn == ["price", "drift-ks", "win-rate", "thresholds", "equity"]
-    assert page.count("<img ") == len(drawn)
+    assert drawn == ["price", "states", "thresholds", "detector-ks", "drift", "win-rate", "guard-value"]
+    assert page.count('<svg class="picture"') == len(drawn)
+    missing = [picture["sentence"] for picture in report["pictures"] if not picture["drawn"]]
+    assert len(missing) == 1 and missing[0] in page
     assert all(picture["sentence"].endswith(".") for picture in report["pictures"])
 
 
@@ -238,7 +251,10 @@ def test_trades_alone_are_replayed_without_warm_up_and_the_report_says_so(play: 
     lines = (tmp_path / "out" / "decisions.jsonl").read_text().splitlines()
     assert [json.loads(line)["version"] for line in lines] == list(range(1, report["counts"]["versions"] + 1))
     left_out = {p["name"]: p["sentence"] for p in report["pictures"] if not p["drawn"]}
-    assert left_out["drift-ks"] == "No picture of drift by ks: no observations were given."
+    assert left_out["detector-ks"] == "No picture of ks: no observations were given."
+    assert left_out["drift"] == "No picture of drift by feature: no observations were given."
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Entries and exits of trades; shaded where a side was paused." in page
 
 
 def test_what_if_takes_refused_trades_out_of_the_drawdown_and_says_so(play: Play, tmp_path: Path) -> None:
@@ -262,7 +278,7 @@ def test_what_if_takes_refused_trades_out_of_the_drawdown_and_says_so(play: Play
 def test_features_alone_are_replayed_and_the_missing_pictures_explained(play: Play) -> None:
     report = play(trades=None, config=EngineConfig(detectors=[]))
     assert report["guard_value"] is None and report["compared"] == []
-    assert [p["name"] for p in report["pictures"] if p["drawn"]] == ["price"]
+    assert [p["name"] for p in report["pictures"] if p["drawn"]] == ["price", "states", "drift"]
     assert "trades" in report["summary"]["do"]
 
 

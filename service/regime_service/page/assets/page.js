@@ -49,7 +49,7 @@
       return found.map(function (at) { var d = new Date(at * 1e3), h = d.getUTCHours(), m = d.getUTCMinutes(); return h || m ? two(h) + ":" + two(m) : two(d.getUTCMonth() + 1) + "-" + two(d.getUTCDate()); });
     }
     var ink = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-    return [Object.assign({ values: when }, ink), Object.assign({ size: function (u) { return u.width * 64 / 900; }, values: digits && function (_u, found) { return found.map(function (v) { return v.toFixed(digits); }); } }, ink)];
+    return [Object.assign({ values: when }, ink), Object.assign({ size: function (u) { return Math.max(u.width * 84 / 900, 58); }, values: digits && function (_u, found) { return found.map(function (v) { return v.toFixed(digits); }); } }, ink)];
   }
   function steps(data) {
     var edges = {};
@@ -79,7 +79,7 @@
       div.setAttribute("aria-label", picture.getAttribute("aria-label"));
       picture.replaceWith(div);
       charts.push(new uPlot(Object.assign({
-        // As far from the edges as the bands of the states below.
+        // As far from the edges as the bands of the states below; on a phone figures that can be read go before that.
         width: figure.clientWidth, height: height, padding: [8, function (u) { return u.width * 22 / 900; }, 0, 0], tzDate: utcDate, cursor: { sync: { key: sync.key }, drag: { x: true, y: false } },
         scales: { x: { range: function (_u, low, high) { return [low === null ? data.start : low, high === null ? data.end : high]; } } }
       }, options), values, div));
