@@ -451,7 +451,15 @@ class _Api:
         if same is not None and _unsigned(same, at_ms) == _unsigned(command, at_ms):
             # The same word again, with the same id. It was spoken when it was spoken, by whoever spoke it first.
             command = same
-        await self._ingest(request, [command], single=True)
+        receipt = await self._ingest(request, [command], single=True)
+        if receipt.duplicates and command.id not in self._ports.overrides():
+            # On event time it may have been spoken and taken back in one moment: then the log holds this very word.
+            raise CallerError(
+                f"The override {command.id!r} was set before and has ended. Nothing was changed, and it is NOT in "
+                "force. Set it under another id, or leave the id out.",
+                status=409,
+                errors=[FieldError("id", "was used before")],
+            )
         return _json({"id": command.id})
 
     async def post_peak_reset(self, request: Request) -> Response:

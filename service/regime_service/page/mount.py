@@ -31,8 +31,8 @@ def install(app: Application, page: Page) -> None:
     app.routes.add(
         "GET", "/", get_page, tag="service", summary="The page: what every stream says now", operation=operation
     )
-    app.routes.add("POST", "/", get_page)
-    for path in ("/stream", "/session", "/page/{rest:path}"):
+    app.routes.add("GET", "/stream", get_page)
+    for path in ("/session", "/page/{rest:path}"):
         for method in ("GET", "POST"):
             app.routes.add(method, path, get_page)
 

@@ -571,6 +571,20 @@ def test_an_override_is_in_force_with_its_answer_and_ends_with_its_deletion(serv
     assert service.request("DELETE", f"/v1/overrides/{answer['id']}").status_code == 404
 
 
+def test_a_word_that_was_taken_back_is_not_said_to_be_in_force_again(make_service: Any) -> None:
+    service = make_service(clock="event")  # no time passes there between two words
+    service.warm()
+    said = override(id="stop-1", state="HALTED")
+    assert service.post("/v1/overrides", said).status_code == 200
+    assert service.post("/v1/overrides", said).status_code == 200, "the same word twice, while it stands"
+    assert service.request("DELETE", "/v1/overrides/stop-1").status_code == 200
+    again = service.post("/v1/overrides", said)
+    assert again.status_code == 409 and "NOT in force" in again.json()["detail"]
+    assert not service.overrides()
+    assert service.post("/v1/overrides", override(id="stop-2", state="HALTED")).status_code == 200
+    assert set(service.overrides()) == {"stop-2"}
+
+
 def test_an_override_is_idempotent_on_its_id(service: Any) -> None:
     service.warm()
     for _ in range(2):

@@ -279,7 +279,9 @@ def test_assets_are_those_of_the_list_and_nothing_else_can_be_read(site: Any) ->
 
 def test_head_and_other_methods(site: Any) -> None:
     assert site.request("DELETE", "/").status_code == 405
-    assert site.request("POST", "/stream").status_code in (404, 405)
+    for path in ("/", "/stream"):
+        refused = site.request("POST", path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
 
 
 MODULES = sorted(m.name for m in pkgutil.iter_modules(regime_service.page.__path__, "regime_service.page."))
