@@ -39,6 +39,8 @@ a pause that stands, `service` a failure of regimegate itself."""
 RETRY_AFTER_MAX_S = 3600.0
 """No receiver may silence us for longer."""
 REASON_LENGTH_MAX = 300
+LATE_MIN = 15
+"""Minutes after which an alert says how old it is."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,6 +276,21 @@ def utc(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def dated(alert: Alert, now_ms: int) -> Alert:
+    """Return an alert as it is sent now: one that comes late says so first, for it may be over.
+
+    >>> late = Alert(key="rg-1", kind="paused", name="RegimePaused", at_ms=0, recorded_ms=0, subject="PAUSED: m",
+    ...              happened="h")
+    >>> dated(late, 60_000).subject, dated(late, 2_700_000).subject, dated(late, 180_000_000).subject
+    ('PAUSED: m', '45 min ago: PAUSED: m', '50 h ago: PAUSED: m')
+    """
+    minutes = (now_ms - alert.recorded_ms) // 60_000
+    if minutes < LATE_MIN:
+        return alert
+    ago = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+    return msgspec.structs.replace(alert, subject=f"{ago} ago: {alert.subject}")
+
+
 def subject(alerts: Sequence[Alert]) -> str:
     """Return a short first line for these alerts together."""
     if len(alerts) == 1:
@@ -288,7 +305,9 @@ def paragraphs(alerts: Sequence[Alert]) -> list[Paragraph]:
         several = [
             Paragraph(alert.subject, [*_short(alert), utc(alert.at_ms)]) for alert in alerts
         ]  # fmt: skip
-        return [*several, *([Paragraph("", [alerts[0].link])] if alerts[0].link else [])]
+        # At the end: a channel that is short of room cuts there. Each names its stream.
+        links = list(dict.fromkeys(alert.link for alert in alerts if alert.link))
+        return [*several, *([Paragraph("", links)] if links else [])]
     alert = alerts[0]
     found = [Paragraph("", [alert.happened])]
     if alert.evidence:
@@ -323,5 +342,5 @@ def plain_text(alerts: Sequence[Alert], length_max: int = 20_000) -> str:
 
 __all__ = [
     "DELIVERED", "Alert", "Channel", "ChannelOptions", "Delivery", "Paragraph", "Secrets", "by_http", "channel_class",
-    "kinds", "make_channel", "paragraphs", "plain_text", "retry_after_s", "subject", "utc",
+    "dated", "kinds", "make_channel", "paragraphs", "plain_text", "retry_after_s", "subject", "utc",
 ]  # fmt: skip
