@@ -580,7 +580,7 @@ SERVICE = Dashboard(
         number(
             "Oldest alert waiting",
             "Since it was written down; 0 where none waits. A few seconds are as it should be, minutes are a channel "
-            "that does not answer. In quiet hours what is not urgent waits for the morning.",
+            "that does not answer. What quiet hours hold back does not count.",
             f"max(regime_alert_oldest_waiting_seconds{{{_JOB}}})",
             width=3,
             unit="s",

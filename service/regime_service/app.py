@@ -570,7 +570,8 @@ def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> A
             "Time is known again." if resolved else f"Nobody is answered: {reason}.",
             "Bots are answered again." if resolved
             else "It answers 503; bots pause when the answer they hold has run out: no new entries, exits are free.",
-            [] if resolved else ["set the clock of the machine (NTP); it goes on by itself"],
+            [] if resolved else ["set the clock of the machine right (NTP); it goes on by itself",
+                                 "if it is right now, wait until it has reached the newest time of the log"],
             now_ms=now_ms, identity=identity, resolved=resolved,
         )  # fmt: skip
     happened = (
@@ -578,7 +579,8 @@ def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> A
     )
     return of_service(
         name, f"REGIMEGATE {'GOES ON' if resolved else 'HANGS'} on {machine}", happened,
-        "Bots are answered again." if resolved else "It answers 503; bots pause when the answer they hold has run out.",
+        "Bots are answered again." if resolved
+        else "It answers 503; bots pause when the answer they hold has run out: no new entries, exits are free.",
         [] if resolved else ["look at the disk, and at what else keeps the machine busy",
                              "it goes on by itself as soon as it can"],
         now_ms=now_ms, identity=identity, resolved=resolved,

@@ -66,8 +66,9 @@ def list_alerts(settings: Settings, *, as_json: bool) -> int:
         return EXIT_DONE
     for channel in found["channels"]:
         last = f"; the last failure: {channel['last_error']}" if channel["last_error"] else ""
+        held = f"{channel['held']} held for the end of the quiet hours, " if channel["held"] else ""
         print(
-            f"channel {channel['name']} ({channel['kind'] or 'gone'}): {channel['waiting']} waiting, "
+            f"channel {channel['name']} ({channel['kind'] or 'gone'}): {channel['waiting']} waiting, {held}"
             f"{channel['dead']} dead, {channel['delivered']} delivered since the start{last}"
         )
     for one in found["waiting"]:

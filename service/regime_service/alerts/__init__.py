@@ -36,6 +36,8 @@ Kind = Literal["paused", "fault", "still", "resumed", "recovered", "service", "t
 """`fault` is one that begins while the side is paused already, `still` a reminder, `recovered` the end of a fault under
 a pause that stands, `service` a failure of regimegate itself."""
 
+OURS = ("service", "test")
+"""Kinds that are about regimegate and not about a stream: nothing lifts them but somebody who does something."""
 RETRY_AFTER_MAX_S = 3600.0
 """No receiver may silence us for longer."""
 REASON_LENGTH_MAX = 300
@@ -315,11 +317,11 @@ def paragraphs(alerts: Sequence[Alert]) -> list[Paragraph]:
     if alert.now:
         found.append(Paragraph("Your bot now", [alert.now]))
     if alert.lift:
-        heading = "What to do" if alert.kind in ("service", "test") else "What would lift it"
+        heading = "What to do" if alert.kind in OURS else "What would lift it"
         found.append(Paragraph(heading, [f"- {line}" for line in alert.lift]))
     about = f"{utc(alert.at_ms)}" + (f", decision {alert.version}" if alert.version else "")
     if alert.recorded_ms - alert.at_ms > 120_000:
-        about += f", written down {utc(alert.recorded_ms)}"
+        about += f", noticed {utc(alert.recorded_ms)}"
     found.append(Paragraph("", [about, *([alert.link] if alert.link else [])]))
     return found
 
@@ -327,7 +329,12 @@ def paragraphs(alerts: Sequence[Alert]) -> list[Paragraph]:
 def _short(alert: Alert) -> Iterable[str]:
     yield _cut(alert.happened, 220)
     if alert.lift and not alert.resolved:
-        yield _cut(f"Lifted when: {alert.lift[0]}", 120)
+        first = alert.lift[0]
+        if alert.kind in OURS:
+            first = f"What to do: {first}"
+        elif not first.startswith("first: "):  # What to do about a fault comes before what ends its pause.
+            first = f"Lifted when: {first}"
+        yield _cut(first[0].upper() + first[1:], 120)
 
 
 def _cut(text: str, length: int) -> str:

@@ -141,6 +141,9 @@ class Figures(NamedTuple):
     deliveries: Mapping[str, int]
     """Tries since the start by result: `delivered` (alerts), `failed` (tries that may work later), `dead` (alerts)."""
     waiting: int
+    """Not delivered yet and due: those that quiet hours hold back are none of them."""
+    held: int
+    """Held back by quiet hours."""
     dead: int
     oldest_s: float
     """How long the oldest that waits has waited; 0 where none does."""
@@ -474,14 +477,12 @@ class Outbox:
 
     def _due_for(self, way: Way, free_at_s: float) -> tuple[list[_Waiting], float | None]:
         """Return what to send now, and when to look again (monotonic seconds; None: when something comes)."""
-        now_s, quiet = self._monotonic(), self._quiet is not None and self._quiet.holds(self._now_ms())
-        mine = self._waiting[way.name]
+        now_s, mine = self._monotonic(), self._waiting[way.name]
         if not mine:
             return [], None
         if free_at_s > now_s:
             return [], free_at_s
-        # An urgent one takes along what was said about the same stream before it.
-        urgent = {one.alert.about: one.row for one in mine.values() if one.alert.urgent} if quiet else {}
+        for_morning = self._held(way.name)
         ready: dict[tuple[str, str, str], list[_Waiting]] = {}
         blocked: set[tuple[str, str, str]] = set()
         wake_s: float | None = None
@@ -489,7 +490,7 @@ class Outbox:
             about = one.alert.about
             if about in blocked:
                 continue
-            held = quiet and not one.alert.urgent and one.row > urgent.get(about, 0)
+            held = one.row in for_morning
             if held or one.not_before_s > now_s:
                 blocked.add(about)
                 at_s = now_s + LOOK_EVERY_S if held else one.not_before_s
@@ -510,6 +511,15 @@ class Outbox:
                     break
                 batch.append(one)
         return sorted(batch[: way.channel.batch_max], key=lambda one: one.row), None
+
+    def _held(self, channel: str) -> set[int]:
+        """Return the rows that wait for the end of the quiet hours."""
+        if self._quiet is None or not self._quiet.holds(self._now_ms()):
+            return set()
+        mine = self._waiting.get(channel, {}).values()
+        # An urgent one takes along what was said about the same stream before it.
+        urgent = {one.alert.about: one.row for one in mine if one.alert.urgent}
+        return {one.row for one in mine if not one.alert.urgent and one.row > urgent.get(one.alert.about, 0)}
 
     def _backoff_s(self, tries: int) -> float:
         full = min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** min(tries - 1, 16))
@@ -535,14 +545,15 @@ class Outbox:
         with self._lock:
             dead = [row.channel for row in self._dead.values()]
             names = dict.fromkeys([*self._names, *dead, *(name for name, _ in self._counts)])
-            return {
-                name: Figures(
+            found = {}
+            for name in names:
+                held = self._held(name)
+                ages_ms = [now_ms - one.since_ms for row, one in self._waiting.get(name, {}).items() if row not in held]
+                found[name] = Figures(
                     {result: self._counts.get((name, result), 0) for result in ("delivered", "failed", "dead")},
-                    len(self._waiting.get(name, {})), dead.count(name),
-                    max((now_ms - o.since_ms for o in self._waiting.get(name, {}).values()), default=0) / 1000,
-                )
-                for name in names
-            }  # fmt: skip
+                    len(ages_ms), len(held), dead.count(name), max(ages_ms, default=0) / 1000,
+                )  # fmt: skip
+            return found
 
     def listed(self, limit: int = 500) -> dict[str, Any]:
         """Return what waits and what is dead, oldest first, JSON-able; `limit` of each at the most."""
@@ -558,7 +569,7 @@ class Outbox:
         channels = [
             {
                 "name": name, "kind": self._ways[name].kind if name in self._ways else None, "waiting": f.waiting,
-                "dead": f.dead, "delivered": f.deliveries["delivered"], "last_error": errors.get(name),
+                "held": f.held, "dead": f.dead, "delivered": f.deliveries["delivered"], "last_error": errors.get(name),
             }
             for name, f in figures.items()
         ]  # fmt: skip

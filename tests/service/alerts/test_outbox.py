@@ -649,6 +649,21 @@ def test_figures_tell_how_many_wait_and_how_long_the_oldest_has(bench: Bench) ->
     assert listed["channels"][0]["last_error"] == "not now"
 
 
+def test_what_quiet_hours_hold_back_is_not_counted_as_waiting(bench: Bench) -> None:
+    """Else the night would look like a channel that does not answer."""
+    a = CapturingChannel()
+    outbox = bench.live(a, quiet=Quiet(22 * 60, 7 * 60, UTC))  # It is 05:05.
+    bench.say(alert("resumed", kind="resumed", urgent=False))
+    bench.until(lambda: len(outbox.listed()["waiting"]) == 1)
+    bench.clock.ms += HOUR_MS
+    figures = outbox.figures()["a"]
+    assert (figures.waiting, figures.held, figures.oldest_s) == (0, 1, 0.0)
+    assert (outbox.listed()["channels"][0]["waiting"], outbox.listed()["channels"][0]["held"]) == (0, 1)
+    bench.clock.ms += HOUR_MS
+    assert (outbox.figures()["a"].waiting, outbox.figures()["a"].held) == (1, 0)
+    assert a.tried == []
+
+
 def test_an_alert_survives_the_store_as_it_was() -> None:
     one = alert("1", evidence=["Müßig 漢字 🙂"], sides=["long"], shadow=True)
     row = msgspec.json.decode(msgspec.json.encode(Row(channel="a", alert=one)), type=Row)

@@ -142,7 +142,7 @@ def test_a_fault_says_first_what_to_do_about_it() -> None:
 
 def test_an_alert_that_was_written_down_long_after_the_fact_says_so() -> None:
     (found,) = WORDS.alerts_of(decision(side(), version=1), decision(side("stale")), NOW_MS + 86_400_000)
-    assert "2025-11-03 05:05 UTC, decision 2, written down 2025-11-04 05:05 UTC" in plain_text([found])
+    assert "2025-11-03 05:05 UTC, decision 2, noticed 2025-11-04 05:05 UTC" in plain_text([found])
 
 
 def test_several_in_one_message_are_short_and_the_urgent_one_gives_the_subject() -> None:
@@ -154,6 +154,14 @@ def test_several_in_one_message_are_short_and_the_urgent_one_gives_the_subject()
     from regime_service.alerts import subject
 
     assert subject(both[::-1]) == "PAUSED: m BTC/USDT:USDT 5m, long (drift), and 1 more"
+
+
+def test_several_in_one_message_say_what_to_do_first_where_there_is_something_to_do() -> None:
+    (fault,) = WORDS.alerts_of(decision(side(), version=1), decision(side("stale")), NOW_MS)
+    text = plain_text([fault, WORDS.channel_refuses("phone", "the token is wrong", 1, NOW_MS)])
+    assert "\nFirst: see that your bot runs, that it gets candles from the exchange" in text
+    assert "\nWhat to do: mend the channel; `regime alerts test phone` tries it" in text
+    assert "Lifted when" not in text
 
 
 def test_several_in_one_message_link_to_each_of_their_streams_once() -> None:
