@@ -37,7 +37,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -390,7 +390,7 @@ def torture(
     )  # fmt: skip
 
 
-def wait_for_progress(crowd: list[Bot]) -> None:
+def wait_for_progress(crowd: Sequence[Bot]) -> None:
     """Until somebody was answered in this life, so that there is something to lose."""
     before, until = sum(len(bot.acknowledged) for bot in crowd), time.monotonic() + 30
     while sum(len(bot.acknowledged) for bot in crowd) == before and not any(bot.faults for bot in crowd):
