@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from panels import Colour, Dashboard, Json, Override, Panel, Query, Row, Step, Variable
+from panels import Colour, Dashboard, Json, Link, Override, Panel, Query, Row, Step, Variable
 
 FOLDER = Path(__file__).parent / "dashboards"
 
@@ -25,12 +26,31 @@ FOLDER = Path(__file__).parent / "dashboards"
 LINES: Json = {"lineWidth": 1, "fillOpacity": 0, "showPoints": "never", "spanNulls": False}
 STEPS: Json = {**LINES, "lineInterpolation": "stepAfter"}
 LIMIT: Json = {**LINES, "thresholdsStyle": {"mode": "dashed"}}
+FILLED: Json = {**LINES, "fillOpacity": 10}
+BLOCKS: Json = {"fillOpacity": 80, "lineWidth": 0}
+DASHED: Json = {"lineStyle": {"fill": "dash", "dash": [10, 10]}}
 STATES: dict[str, tuple[str, Colour]] = {
     "0": ("trades", "green"), "1": ("paused", "orange"), "2": ("HALTED", "red"),
 }  # fmt: skip
 KEYS = "model, symbol, timeframe"
 TRADES_MIN = 10
 """With fewer trades a win rate is not shown: it jumps between 0 and 100 %, and somebody believes it."""
+
+WELL_AT_0 = (Step(None, "green"), Step(1, "orange"))
+BAD_FROM_1 = (Step(None, "green"), Step(1, "red"))
+TO_ALARM = (Step(None, "green"), Step(0.7, "yellow"), Step(1, "red"))
+LOSS_BELOW_0 = (Step(None, "red"), Step(0, "green"))
+DRAWDOWN = (Step(None, "green"), Step(0.1, "yellow"), Step(0.2, "red"))
+
+
+def stream_link(label: str) -> Link:
+    """Leads to the dashboard of the stream that is clicked at; `label` says where Grafana finds a label of it."""
+    chosen = "&".join(f"var-{name}=${{{label}.{name}:percentencode}}" for name in ("model", "symbol", "timeframe"))
+    rest = "var-datasource=${datasource}&${__url_time_range}"
+    return Link("This stream in depth", f"/d/regimegate-stream?{chosen}&{rest}")
+
+
+OF_SERIES, OF_ROW = (stream_link("__field.labels"),), (stream_link("__data.fields"),)
 
 
 def state_of(selector: str) -> str:
@@ -66,8 +86,33 @@ def number(title: str, about: str, expr: str, *, width: int = 4, **more: Any) ->
     return Panel(title=title, about=about, kind="stat", queries=[Query(expr)], width=width, height=4, **more)
 
 
-WELL_AT_0 = (Step(None, "green"), Step(1, "orange"))
-BAD_FROM_1 = (Step(None, "green"), Step(1, "red"))
+def lines(title: str, about: str, *queries: Query, width: int = 12, custom: Json = LINES, **more: Any) -> Panel:
+    """Series over time, each in a colour of its own."""
+    return Panel(
+        title=title, about=about, kind="timeseries", queries=queries, width=width, custom=custom,
+        colour="palette-classic", **more,
+    )  # fmt: skip
+
+
+def bars(title: str, about: str, query: Query, *, width: int = 8, **more: Any) -> Panel:
+    """The newest value of each series, side by side."""
+    return Panel(title=title, about=about, kind="bargauge", queries=[query], width=width, height=9, **more)
+
+
+def states(title: str, about: str, query: Query, *, width: int, height: int, links: Sequence[Link] = ()) -> Panel:
+    """What sides were told, as bands of colour."""
+    return Panel(
+        title=title, about=about, kind="state-timeline", queries=[query], width=width, height=height, names=STATES,
+        custom=BLOCKS, links=links,
+    )  # fmt: skip
+
+
+def saved(query: Query, about: str, *, width: int) -> Panel:
+    """What pauses were worth, as they are looked at: above 0 they saved money."""
+    return lines(
+        "What refusing saved so far", about, query, width=width, unit="percentunit", decimals=1, custom=LIMIT,
+        steps=LOSS_BELOW_0,
+    )  # fmt: skip
 
 
 # --- all streams -----------------------------------------------------------------------------------------------------
@@ -80,25 +125,28 @@ FLEET = Dashboard(
     name="fleet",
     uid="regimegate-fleet",
     title="regimegate: all streams",
-    about="Who trades, who is paused and why, and who will be next.",
+    about="Who trades, who is paused and why, and who will be next. A click at a stream leads to it.",
     variables=[Variable("model", "Model", "regime_state", every=True)],
     parts=[
         number(
             "Sides that trade",
             "A stream has two sides, long and short; each is judged on its own.",
             f'sum(regime_state{{{_MODEL}, state="ACTIVE"}})',
+            width=3,
             steps=(Step(None, "text"), Step(1, "green")),
         ),
         number(
             "Trading smaller",
             "They trade, but at a part of the usual size: probation after a pause, or a doubt.",
             count_or_none(f"regime_size_factor{{{_MODEL}}} > 0 < 1"),
+            width=3,
             steps=WELL_AT_0,
         ),
         number(
             "Paused",
             "REDUCING: no new entries, exits are free. The table below says why.",
             f'sum(regime_state{{{_MODEL}, state="REDUCING"}})',
+            width=3,
             steps=WELL_AT_0,
         ),
         number(
@@ -123,21 +171,27 @@ FLEET = Dashboard(
             steps=BAD_FROM_1,
         ),
         number(
+            "Stopped by an error",
+            "Sides that are paused because an event made judging fail: a dead letter. They stay so until somebody says "
+            "what to do with it: `regime dead-letter list`.",
+            count_or_none(f'regime_reason{{{_MODEL}, reason="engine-error"}} == 1'),
+            width=3,
+            steps=BAD_FROM_1,
+        ),
+        number(
             "Alerts that fire",
             "In this Prometheus, of this project's rules; 0 as well where they are not loaded.",
             count_or_none('ALERTS{alertname=~"Regime.+", alertstate="firing"}'),
             width=3,
             steps=BAD_FROM_1,
         ),
-        Panel(
-            title="State of every side",
-            kind="state-timeline",
+        states(
+            "State of every side",
+            "Green trades, orange is paused (no new entries, exits are free), red an operator halted.",
+            Query(state_of(_MODEL), _SIDE_LEGEND),
             width=24,
             height=9,
-            about="Green trades, orange is paused (no new entries, exits are free), red an operator halted.",
-            queries=[Query(state_of(_MODEL), _SIDE_LEGEND)],
-            names=STATES,
-            custom={"fillOpacity": 80, "lineWidth": 0},
+            links=OF_SERIES,
         ),
         Panel(
             title="Why: every reason that stands now",
@@ -147,6 +201,7 @@ FLEET = Dashboard(
             about="A reason may pause, make choosier or trade smaller. `regime_reason`; the sentence is in the page of "
             "the service and in /v1/explain. What each means and what to do: docs/runbook.md.",
             queries=[Query(f"max by ({KEYS}, side, reason) (regime_reason{{{_MODEL}}})", table=True)],
+            links=OF_ROW,
             transformations=[
                 {
                     "id": "organize",
@@ -158,88 +213,66 @@ FLEET = Dashboard(
                 }
             ],
         ),
-        Panel(
-            title="Pauses since the service started, by what began them",
-            kind="bargauge",
+        bars(
+            "Pauses since the service started, by what began them",
+            "Counted when a side goes from trading to paused or halted.",
+            Query(f"sum by (reason) (regime_pauses_total{{{_MODEL}}})", "{{reason}}"),
             width=12,
-            height=9,
-            about="Counted when a side goes from trading to paused or halted.",
             low=0,
             colour="continuous-YlRd",
-            queries=[Query(f"sum by (reason) (regime_pauses_total{{{_MODEL}}})", "{{reason}}")],
         ),
         Row("Who will be next"),
-        Panel(
-            title="Drift: share of the alarm limit",
-            kind="bargauge",
-            width=8,
-            height=9,
+        bars(
+            "Drift: share of the alarm limit",
+            "The ten streams whose input or scores are farthest from the training period. 100 % is an alarm.",
+            Query(f"topk(10, max by ({KEYS}) ({drift_of(_MODEL)}))", _STREAM_LEGEND),
             unit="percentunit",
             low=0,
             high=1,
-            about="The ten streams whose input or scores are farthest from the training period. 100 % is an alarm.",
-            queries=[Query(f"topk(10, max by ({KEYS}) ({drift_of(_MODEL)}))", _STREAM_LEGEND)],
-            steps=(Step(None, "green"), Step(0.7, "yellow"), Step(1, "red")),
+            steps=TO_ALARM,
+            links=OF_SERIES,
         ),
-        Panel(
-            title="Edge: win probability less break-even",
-            kind="bargauge",
-            width=8,
-            height=9,
+        bars(
+            "Edge: win probability less break-even",
+            "The ten worst sides. Below 0 a side loses money after fees at the signals of late.",
+            Query(f"bottomk(10, {with_trades('regime_edge_ratio', _MODEL)})", _SIDE_LEGEND),
             unit="percentunit",
-            about="The ten worst sides. Below 0 a side loses money after fees at the signals of late.",
-            queries=[Query(f"bottomk(10, {with_trades('regime_edge_ratio', _MODEL)})", _SIDE_LEGEND)],
             low=-0.3,
             high=0.3,
             decimals=1,
             steps=(Step(None, "red"), Step(0, "yellow"), Step(0.05, "green")),
+            links=OF_SERIES,
         ),
-        Panel(
-            title="Drawdown",
-            kind="bargauge",
-            width=8,
-            height=9,
+        bars(
+            "Drawdown",
+            "Loss from the peak that counts for a side. The preset `default` pauses at 20 %.",
+            Query(f"topk(10, regime_drawdown_ratio{{{_MODEL}}})", _SIDE_LEGEND),
             unit="percentunit",
             low=0,
             high=0.3,
             decimals=1,
-            about="Loss from the peak that counts for a side. The preset `default` pauses at 20 %.",
-            queries=[Query(f"topk(10, regime_drawdown_ratio{{{_MODEL}}})", _SIDE_LEGEND)],
-            steps=(Step(None, "green"), Step(0.1, "yellow"), Step(0.2, "red")),
+            steps=DRAWDOWN,
+            links=OF_SERIES,
         ),
         Row("Is it worth it"),
-        Panel(
-            title="What refusing saved so far",
-            kind="timeseries",
-            width=12,
-            height=8,
-            unit="percentunit",
-            decimals=1,
-            about="The refused signals as they came out on paper, summed up at full size, with the sign turned round: "
+        saved(
+            Query(f"sum by (model) (regime_guard_value_ratio{{{_MODEL}}})", "{{model}}"),
+            "The refused signals as they came out on paper, summed up at full size, with the sign turned round: "
             "above 0 they would have lost. Of the last 500 trades of each side.",
-            queries=[Query(f"sum by (model) (regime_guard_value_ratio{{{_MODEL}}})", "{{model}}")],
-            custom=LIMIT,
-            colour="palette-classic",
-            steps=(Step(None, "red"), Step(0, "green")),
-        ),
-        Panel(
-            title="Age of the input: share of the limit",
-            kind="timeseries",
             width=12,
-            height=8,
+        ),
+        lines(
+            "Age of the input: share of the limit",
+            "At 100 % a stream is stale and paused. A saw-tooth between candles is as it should be.",
+            Query(
+                f"max by ({KEYS}) (regime_input_age_seconds{{{_MODEL}}} / regime_input_age_limit_seconds{{{_MODEL}}})",
+                _STREAM_LEGEND,
+            ),
             unit="percentunit",
             low=0,
-            about="At 100 % a stream is stale and paused. A saw-tooth between candles is as it should be.",
-            queries=[
-                Query(
-                    f"max by ({KEYS}) (regime_input_age_seconds{{{_MODEL}}}"
-                    f" / regime_input_age_limit_seconds{{{_MODEL}}})",
-                    _STREAM_LEGEND,
-                )
-            ],
             custom=LIMIT,
-            colour="palette-classic",
-            steps=(Step(None, "green"), Step(1, "red")),
+            steps=BAD_FROM_1,
+            links=OF_SERIES,
         ),
     ],
 )
@@ -253,28 +286,28 @@ _ONE = 'model="$model", symbol="$symbol", timeframe="$timeframe"'
 def win_rate_panel(side: str) -> Panel:
     """Win rate of a side in its interval, beside break-even."""
     this = f'{_ONE}, side="{side}"'
-    band = {"lineWidth": 0, "showPoints": "never"}
-    return Panel(
-        title=f"Win rate against break-even: {side}", kind="timeseries", width=12, height=8, unit="percentunit", low=0,
-        high=1, about="Of the last 50 trades, real and paper ones, after fees; from ten trades on. The band is the "
-              "90 % interval: while break-even lies inside, nothing is shown either way. The whole band below "
-              "break-even: this side loses money.",
-        queries=[
-            Query(f"max({with_trades('regime_win_ratio_low', this)})", "low end"),
-            Query(f"max({with_trades('regime_win_ratio_high', this)})", "high end"),
-            Query(f"max({with_trades('regime_win_ratio', this)})", "win rate"),
-            Query(f"max({with_trades('regime_break_even_ratio', this)})", "break-even"),
-        ],
-        custom=STEPS, colour="palette-classic",
+    band = {
+        "lineWidth": 0, "showPoints": "never", "hideFrom": {"legend": True, "tooltip": False, "viz": False},
+    }  # fmt: skip
+    return lines(
+        f"Win rate against break-even: {side}",
+        "Of the last 50 trades, real and paper ones, after fees; from ten trades on. The band is the 90 % interval: "
+        "while break-even lies inside, nothing is shown either way. The whole band below break-even: this side loses "
+        "money.",
+        *(
+            Query(f"max({with_trades(f'regime_{metric}', this)})", name)
+            for metric, name in (
+                ("win_ratio_low", "low end"), ("win_ratio_high", "high end"), ("win_ratio", "win rate"),
+                ("break_even_ratio", "break-even"),
+            )
+        ),
+        unit="percentunit", low=0, high=1, custom=STEPS,
         overrides=[
-            Override(name="low end", custom={**band, "hideFrom": {"legend": True, "tooltip": False, "viz": False}},
-                     field=_fixed("blue")),
-            Override(name="high end", custom={**band, "fillBelowTo": "low end", "fillOpacity": 20,
-                                              "hideFrom": {"legend": True, "tooltip": False, "viz": False}},
+            Override(name="low end", custom=band, field=_fixed("blue")),
+            Override(name="high end", custom={**band, "fillBelowTo": "low end", "fillOpacity": 20},
                      field=_fixed("blue")),
             Override(name="win rate", custom={"lineWidth": 2}, field=_fixed("blue")),
-            Override(name="break-even", custom={"lineStyle": {"fill": "dash", "dash": [10, 10]}},
-                     field=_fixed("red")),
+            Override(name="break-even", custom=DASHED, field=_fixed("red")),
         ],
     )  # fmt: skip
 
@@ -322,7 +355,7 @@ STREAM = Dashboard(
             f"max({drift_of(_ONE)})",
             unit="percentunit",
             decimals=0,
-            steps=(Step(None, "green"), Step(0.7, "yellow"), Step(1, "red")),
+            steps=TO_ALARM,
         ),
         number(
             "Age of the input",
@@ -337,38 +370,25 @@ STREAM = Dashboard(
             f"max(regime_drawdown_ratio{{{_ONE}}})",
             unit="percentunit",
             decimals=1,
-            steps=(Step(None, "green"), Step(0.1, "yellow"), Step(0.2, "red")),
+            steps=DRAWDOWN,
         ),
-        Panel(
-            title="Price and pauses",
-            kind="timeseries",
+        lines(
+            "Price and pauses",
+            "Close of the newest candle. Orange behind it: the long side is paused; purple: the short side.",
+            Query(f"max(regime_close_price{{{_ONE}}})", "close"),
+            *(
+                Query(f'max(regime_state{{{_ONE}, side="{side}", state="ACTIVE"}} == bool 0)', f"{side} does not trade")
+                for side in ("long", "short")
+            ),
             width=24,
             height=10,
-            unit="none",
-            about="Close of the newest candle. Orange behind it: the long side is paused; purple: the short side.",
-            queries=[
-                Query(f"max(regime_close_price{{{_ONE}}})", "close"),
-                Query(f'max(regime_state{{{_ONE}, side="long", state="ACTIVE"}} == bool 0)', "long does not trade"),
-                Query(f'max(regime_state{{{_ONE}, side="short", state="ACTIVE"}} == bool 0)', "short does not trade"),
-            ],
-            custom=LINES,
-            colour="palette-classic",
             overrides=[
                 Override(name="close", field=_fixed("text")),
                 _area("long does not trade", "orange"),
                 _area("short does not trade", "purple"),
             ],
         ),
-        Panel(
-            title="State",
-            kind="state-timeline",
-            width=12,
-            height=6,
-            about="What each side was told.",
-            queries=[Query(state_of(_ONE), "{{side}}")],
-            names=STATES,
-            custom={"fillOpacity": 80, "lineWidth": 0},
-        ),
+        states("State", "What each side was told.", Query(state_of(_ONE), "{{side}}"), width=12, height=6),
         Panel(
             title="Reasons",
             kind="status-history",
@@ -378,49 +398,38 @@ STREAM = Dashboard(
             about="Each reason while it stands. It may pause, make choosier or trade smaller.",
             queries=[Query(f"max by (side, reason) (regime_reason{{{_ONE}}})", "{{side}}: {{reason}}")],
             names={"1": ("stands", "orange")},
-            custom={"fillOpacity": 80, "lineWidth": 0},
+            custom=BLOCKS,
         ),
-        Panel(
-            title="Thresholds",
-            kind="timeseries",
-            width=12,
-            height=8,
-            about="The probability from which to enter, and from "
-            "which to leave. While a side is paused its entry stands, and counts for nothing.",
-            queries=[Query(f"regime_threshold{{{_ONE}}}", "{{side}} {{threshold}}")],
+        lines(
+            "Thresholds",
+            "The probability from which to enter, and from which to leave. While a side is paused its entry stands, "
+            "and counts for nothing.",
+            Query(f"regime_threshold{{{_ONE}}}", "{{side}} {{threshold}}"),
             custom=STEPS,
-            colour="palette-classic",
             low=0.5,
             high=1,
             decimals=2,
         ),
-        Panel(
-            title="Size",
-            kind="timeseries",
-            width=12,
-            height=8,
-            about="Share of the usual position; 0 is a pause.",
-            queries=[Query(f"regime_size_factor{{{_ONE}}}", "{{side}}")],
+        lines(
+            "Size",
+            "Share of the usual position; 0 is a pause.",
+            Query(f"regime_size_factor{{{_ONE}}}", "{{side}}"),
             custom={**STEPS, "fillOpacity": 10},
-            colour="palette-classic",
             low=0,
             high=1,
             unit="percentunit",
         ),
         Row("Is the market another one"),
-        Panel(
-            title="Drift: share of the alarm limit",
-            kind="timeseries",
-            width=12,
+        lines(
+            "Drift: share of the alarm limit",
+            "What each detector measures over its limit. `scores` are the model's own probabilities. 100 % is an "
+            "alarm; where it stays below, no change is shown at the false-alarm rate you asked for.",
+            Query(drift_of(_ONE), "{{detector}}"),
             height=9,
             unit="percentunit",
             low=0,
-            about="What each detector measures over its limit. `scores` are the model's own probabilities. 100 % is an "
-            "alarm; where it stays below, no change is shown at the false-alarm rate you asked for.",
-            queries=[Query(drift_of(_ONE), "{{detector}}")],
             custom=LIMIT,
-            colour="palette-classic",
-            steps=(Step(None, "green"), Step(1, "red")),
+            steps=BAD_FROM_1,
         ),
         Panel(
             title="Drift of features: share of the alarm limit",
@@ -431,9 +440,8 @@ STREAM = Dashboard(
             low=0,
             high=1.2,
             colour="continuous-GrYlRd",
-            about="The ten features that stood out most in the time shown. A gap: others stood out more just "
-            "then. What "
-            "changed, and since when, is in /v1/explain.",
+            about="The ten features that stood out most in the time shown. A gap: others stood out more just then. "
+            "What changed, and since when, is in /v1/explain.",
             queries=[
                 Query(
                     f"max by (feature) (clamp_min(regime_feature_drift_ratio{{{_ONE}}}, 0)) and on (feature) "
@@ -442,70 +450,48 @@ STREAM = Dashboard(
                     "{{feature}}",
                 )
             ],
-            custom={"fillOpacity": 90, "lineWidth": 0},
+            custom={**BLOCKS, "fillOpacity": 90},
         ),
-        Panel(
-            title="Alarms a day: asked for and measured",
-            kind="timeseries",
+        lines(
+            "Alarms a day: asked for and measured",
+            "The false-alarm budget beside what came, true alarms included. Over few days the measured rate says "
+            "little: one alarm in three days is 0.33 a day, and no proof of anything.",
+            Query(f"regime_false_alarm_budget{{{_ONE}}}", "{{detector}}: asked for"),
+            Query(f"regime_alarm_rate{{{_ONE}}}", "{{detector}}: measured"),
             width=24,
             height=6,
             decimals=3,
-            about="The false-alarm budget beside what came, true alarms included. Over few days the measured rate says "
-            "little: one alarm in three days is 0.33 a day, and no proof of anything.",
-            queries=[
-                Query(f"regime_false_alarm_budget{{{_ONE}}}", "{{detector}}: asked for"),
-                Query(f"regime_alarm_rate{{{_ONE}}}", "{{detector}}: measured"),
-            ],
             custom=STEPS,
-            colour="palette-classic",
             low=0,
-            overrides=[
-                Override(name=".*asked for", regex=True, custom={"lineStyle": {"fill": "dash", "dash": [10, 10]}})
-            ],
+            overrides=[Override(name=".*asked for", regex=True, custom=DASHED)],
         ),
         Row("Does it still earn its fees"),
         win_rate_panel("long"),
         win_rate_panel("short"),
-        Panel(
-            title="Edge: win probability less break-even",
-            kind="timeseries",
+        lines(
+            "Edge: win probability less break-even",
+            "Calibrated on the outcomes, at the scores of late. Below 0 a side loses money after fees.",
+            Query(with_trades("regime_edge_ratio", _ONE), "{{side}}"),
             width=8,
-            height=8,
             unit="percentunit",
-            about="Calibrated on the outcomes, at the scores of late. Below 0 a side loses money after fees.",
-            queries=[Query(with_trades("regime_edge_ratio", _ONE), "{{side}}")],
             decimals=1,
             custom=LIMIT,
-            colour="palette-classic",
-            steps=(Step(None, "red"), Step(0, "green")),
+            steps=LOSS_BELOW_0,
         ),
-        Panel(
-            title="What refusing saved so far",
-            kind="timeseries",
-            width=8,
-            height=8,
-            unit="percentunit",
-            decimals=1,
-            about="Refused signals as they came out on paper, summed up at full size, with the sign turned "
-            "round: above 0 "
+        saved(
+            Query(f"regime_guard_value_ratio{{{_ONE}}}", "{{side}}"),
+            "Refused signals as they came out on paper, summed up at full size, with the sign turned round: above 0 "
             "they would have lost. Of the last 500 trades of a side. A few of them are luck.",
-            queries=[Query(f"regime_guard_value_ratio{{{_ONE}}}", "{{side}}")],
-            custom=LIMIT,
-            colour="palette-classic",
-            steps=(Step(None, "red"), Step(0, "green")),
-        ),
-        Panel(
-            title="Drawdown",
-            kind="timeseries",
             width=8,
-            height=8,
+        ),
+        lines(
+            "Drawdown",
+            "Loss from the peak that counts for a side.",
+            Query(f"regime_drawdown_ratio{{{_ONE}}}", "{{side}}"),
+            width=8,
             unit="percentunit",
             low=0,
             decimals=1,
-            about="Loss from the peak that counts for a side.",
-            queries=[Query(f"regime_drawdown_ratio{{{_ONE}}}", "{{side}}")],
-            custom=LINES,
-            colour="palette-classic",
         ),
     ],
 )
@@ -516,25 +502,39 @@ STREAM = Dashboard(
 _JOB = 'job=~"$job"'
 
 
+def a_second(metric: str, by: str = "", where: str = "") -> str:
+    """How often a counter counts, in a second."""
+    return f"sum{_by(by)}(rate({metric}{{{_JOB}{where}}}[$__rate_interval]))"
+
+
+def newest(metric: str, by: str = "") -> str:
+    """The newest value of a figure, the worst of all services that are chosen; `by` keeps a label."""
+    return f"max{_by(by)}({metric}{{{_JOB}}})"
+
+
+def _by(labels: str) -> str:
+    return f" by ({labels}) " if labels else ""
+
+
 def quantiles(title: str, about: str, metric: str, *, by: str = "", width: int = 8) -> Panel:
     """Median and 99th percentile of a duration, with exemplars."""
     label = f"{{{{{by}}}}} " if by else ""
-    rate = f"sum by ({', '.join(filter(None, ('le', by)))}) (rate({metric}_bucket{{{_JOB}}}[$__rate_interval]))"
-    return Panel(
-        title=title, about=about, kind="timeseries", width=width, height=8, unit="s", low=0, colour="palette-classic",
-        queries=[
-            Query(f"histogram_quantile(0.5, {rate})", f"{label}median", exemplar=True),
-            Query(f"histogram_quantile(0.99, {rate})", f"{label}99 of 100", exemplar=True),
-        ],
-        custom={**LINES, "spanNulls": True},
+    rate = a_second(f"{metric}_bucket", ", ".join(filter(None, ("le", by))))
+    return lines(
+        title, about,
+        Query(f"histogram_quantile(0.5, {rate})", f"{label}median", exemplar=True),
+        Query(f"histogram_quantile(0.99, {rate})", f"{label}99 of 100", exemplar=True),
+        width=width, unit="s", low=0, custom={**LINES, "spanNulls": True},
     )  # fmt: skip
 
+
+_NO_CHANNEL = "no alert channel is configured"
 
 SERVICE = Dashboard(
     name="service",
     uid="regimegate-service",
     title="regimegate: the service",
-    about="Whether the service itself is well: requests, disk, queue, memory.",
+    about="Whether the service itself is well: requests, readers, alerts, disk, queue, memory.",
     variables=[Variable("job", "Job", "regime_ready", every=True)],
     since="now-3h",
     parts=[
@@ -542,70 +542,95 @@ SERVICE = Dashboard(
             "Ready",
             "Whether it can answer and store. If not, every bot holds its answer until the lease is over, then pauses.",
             f"min(regime_ready{{{_JOB}}})",
+            width=3,
             names={"1": ("ready", "green"), "0": ("NOT READY", "red")},
         ),
         number(
             "Up for",
             "Since the process started; counters began at 0 then.",
             f"time() - max(process_start_time_seconds{{{_JOB}}})",
+            width=3,
             unit="s",
             decimals=0,
         ),
-        number("Streams", "Each is model, symbol and timeframe.", f"sum(regime_streams{{{_JOB}}})"),
-        number(
-            "Dead letters",
-            "Streams that are paused because an event made judging fail. `regime dead-letter list`.",
-            f"sum(regime_dead_letters{{{_JOB}}})",
-            steps=BAD_FROM_1,
-        ),
-        number(
-            "Alerts waiting",
-            "In the outbox, not yet delivered.",
-            f"sum(regime_outbox_unsent{{{_JOB}}})",
-            steps=(Step(None, "green"), Step(1, "yellow"), Step(10, "red")),
-        ),
+        number("Streams", "Each is model, symbol and timeframe.", f"sum(regime_streams{{{_JOB}}})", width=3),
         number(
             "Room on the disk",
             "When it is full the service stops, and every bot pauses.",
             f"min(regime_store_free_bytes{{{_JOB}}})",
+            width=3,
             unit="bytes",
             decimals=1,
             steps=(Step(None, "red"), Step(1e9, "orange"), Step(5e9, "green")),
         ),
+        number(
+            "Dead letters",
+            "Streams that are paused because an event made judging fail. `regime dead-letter list`.",
+            f"sum(regime_dead_letters{{{_JOB}}})",
+            width=3,
+            steps=BAD_FROM_1,
+        ),
+        number(
+            "Alerts waiting",
+            "Not delivered yet. Each is tried again within a minute; pauses do not wait for their messages.",
+            f"sum(regime_outbox_unsent{{{_JOB}}})",
+            width=3,
+            steps=(Step(None, "green"), Step(1, "yellow"), Step(10, "red")),
+        ),
+        number(
+            "Oldest alert waiting",
+            "Since it was written down; 0 where none waits. A few seconds are as it should be, minutes are a channel "
+            "that does not answer. What quiet hours hold back does not count.",
+            f"max(regime_alert_oldest_waiting_seconds{{{_JOB}}})",
+            width=3,
+            unit="s",
+            decimals=0,
+            steps=(Step(None, "green"), Step(60, "yellow"), Step(600, "red")),
+            nothing=_NO_CHANNEL,
+        ),
+        number(
+            "Alerts given up",
+            "Nobody was told of these, and nobody will be by itself: the receiver refuses them, or was silent for too "
+            "long. `regime alerts list` says why, `regime alerts retry --all` sends them again.",
+            f"sum(regime_alerts_dead{{{_JOB}}})",
+            width=3,
+            steps=BAD_FROM_1,
+            nothing=_NO_CHANNEL,
+        ),
         Row("Requests"),
-        Panel(
-            title="Requests a second, by call",
-            kind="timeseries",
-            width=12,
-            about="What bots, pages and Prometheus ask.",
-            queries=[
-                Query(f"sum by (route) (rate(regime_http_requests_total{{{_JOB}}}[$__rate_interval]))", "{{route}}")
-            ],
-            custom={**LINES, "fillOpacity": 10, "stacking": {"mode": "normal", "group": "A"}},
+        lines(
+            "Requests a second, by call",
+            "What bots, pages and Prometheus ask.",
+            Query(a_second("regime_http_requests_total", "route"), "{{route}}"),
+            width=8,
+            custom={**FILLED, "stacking": {"mode": "normal", "group": "A"}},
             unit="reqps",
-            colour="palette-classic",
             low=0,
         ),
-        Panel(
-            title="Requests that were not answered with 2xx or 304",
-            kind="timeseries",
-            width=12,
+        lines(
+            "Requests that were not answered with 2xx or 304",
+            "4xx: the bot sends something wrong; its own log has the sentence. 5xx is always 503: the service is full, "
+            "starting, or cannot store.",
+            Query(a_second("regime_http_requests_total", "status", ', status!~"2..|304"'), "{{status}}"),
+            width=8,
+            nothing="every request was answered so",
             unit="reqps",
             low=0,
-            about="4xx: the bot sends something wrong; its own log has the sentence. 5xx is always 503: the "
-            "service is full, "
-            "starting, or cannot store.",
-            queries=[
-                Query(
-                    "sum by (status) (rate(regime_http_requests_total{"
-                    + _JOB
-                    + ', status!~"2..|304"}[$__rate_interval])) '
-                    "or vector(0)",
-                    "{{status}}",
-                )
-            ],
-            custom={**LINES, "fillOpacity": 10},
-            colour="palette-classic",
+            custom=FILLED,
+        ),
+        lines(
+            "Refused, by why",
+            "`malformed`, `invalid`, `unknown`, `conflict`: a bot sends something wrong, or asks for a stream that is "
+            "not there. `key`, `scope`: no right key, or one that may not do this. `host`, `origin`: asked by a name "
+            "that is not in `hosts`, or by a page of another site. `rate`, `streams`: one key asks too much. "
+            "`not-ready`, `unavailable`: the service cannot answer or store. `connection-...`: a line too slow, or one "
+            "too many.",
+            Query(a_second("regime_http_refusals_total", "kind"), "{{kind}}"),
+            width=8,
+            nothing="nothing was refused",
+            unit="reqps",
+            low=0,
+            custom=FILLED,
         ),
         quantiles(
             "How long a request takes",
@@ -614,44 +639,89 @@ SERVICE = Dashboard(
             by="route",
             width=24,
         ),
-        Row("Events"),
-        Panel(
-            title="Events a second",
-            kind="timeseries",
-            width=12,
-            about="What came in, and what became of it.",
+        Row("Bots that are told rather than ask"),
+        lines(
+            "Event streams open",
+            "Bots and pages that read /v1/stream now. A reader that has lost the line holds its answers until the "
+            "lease is over, and comes back by itself.",
+            Query(newest("regime_push_streams"), "open"),
+            custom=STEPS,
             low=0,
-            queries=[
-                Query(
-                    f"sum by (kind, result) (rate(regime_events_total{{{_JOB}}}[$__rate_interval]))",
-                    "{{kind}} {{result}}",
-                )
-            ],
-            custom=LINES,
-            colour="palette-classic",
+            decimals=0,
+        ),
+        lines(
+            "Answers pushed a second",
+            "`overtaken`: a newer answer came before the reader took this one, and it got the newer one only. That is "
+            "harmless, but many of them are a reader that is slow.",
+            Query(a_second("regime_pushed_answers_total"), "pushed"),
+            Query(a_second("regime_push_superseded_total"), "overtaken"),
+            unit="cps",
+            low=0,
+        ),
+        Row("Alerts to people"),
+        lines(
+            "Alerts in the last hour, by what became of them",
+            "`delivered`: the channel took it. `failed`: a try that is repeated; ten for one alert are a channel that "
+            "does not answer. `dead`: given up, nobody was told.",
+            Query(
+                f"sum by (channel, result) (increase(regime_alert_deliveries_total{{{_JOB}}}[1h]))",
+                "{{channel}} {{result}}",
+            ),
+            width=8,
+            low=0,
+            decimals=0,
+            nothing=_NO_CHANNEL,
+        ),
+        lines(
+            "Alerts not delivered, by channel",
+            "`waiting` ones are tried again; `given up` ones wait for you: `regime alerts list`.",
+            Query(newest("regime_alerts_waiting", "channel"), "{{channel}}: waiting"),
+            Query(newest("regime_alerts_dead", "channel"), "{{channel}}: given up"),
+            width=8,
+            low=0,
+            decimals=0,
+            custom=STEPS,
+            nothing=_NO_CHANNEL,
+        ),
+        lines(
+            "How long the oldest has waited, by channel",
+            "A line that climbs is a channel that takes nothing; after `give_up_after_hours` (24) it is given up.",
+            Query(newest("regime_alert_oldest_waiting_seconds", "channel"), "{{channel}}"),
+            width=8,
+            unit="s",
+            low=0,
+            custom=LIMIT,
+            steps=(Step(None, "green"), Step(600, "red")),
+            nothing=_NO_CHANNEL,
+        ),
+        Row("Events"),
+        lines(
+            "Events a second",
+            "What came in, and what became of it.",
+            Query(a_second("regime_events_total", "kind, result"), "{{kind}} {{result}}"),
+            width=8,
+            low=0,
             unit="cps",
         ),
-        Panel(
-            title="Faults in the data",
-            kind="timeseries",
-            width=12,
+        lines(
+            "Faults in the data",
+            "Features without a value where one is expected, and observations with columns missing or unknown: both "
+            "pause the stream at once.",
+            Query(f"{a_second('regime_non_finite_values_total')} or vector(0)", "values missing"),
+            Query(f"{a_second('regime_schema_mismatches_total')} or vector(0)", "columns changed"),
+            width=8,
             low=0,
             unit="cps",
-            about="Features without a value where one is expected, and observations with columns missing or "
-            "unknown: both "
-            "pause the stream at once.",
-            queries=[
-                Query(
-                    f"sum(rate(regime_non_finite_values_total{{{_JOB}}}[$__rate_interval])) or vector(0)",
-                    "values missing",
-                ),
-                Query(
-                    f"sum(rate(regime_schema_mismatches_total{{{_JOB}}}[$__rate_interval])) or vector(0)",
-                    "columns changed",
-                ),
-            ],
-            custom=LINES,
-            colour="palette-classic",
+        ),
+        lines(
+            "Streams stopped by a dead letter",
+            "An event made judging fail: a fault of ours, or of a detector or rule of your own. The stream stays "
+            "paused until the letter is retried or dropped, or a new reference comes: `regime dead-letter list`.",
+            Query(newest("regime_dead_letters"), "open"),
+            width=8,
+            low=0,
+            decimals=0,
+            custom=STEPS,
         ),
         quantiles("Judging one event", "The engines alone.", "regime_decision_duration_seconds"),
         quantiles(
@@ -663,67 +733,44 @@ SERVICE = Dashboard(
             "regime_commit_duration_seconds",
         ),
         Row("What it lives on"),
-        Panel(
-            title="Queue",
-            kind="timeseries",
+        lines(
+            "Queue",
+            "Requests that wait to be written; at the limit bots get 503.",
+            Query(newest("regime_queue_depth"), "waiting"),
+            Query(newest("regime_queue_max"), "limit"),
             width=6,
-            about="Requests that wait to be written; at the limit bots get 503.",
-            queries=[
-                Query(f"max(regime_queue_depth{{{_JOB}}})", "waiting"),
-                Query(f"max(regime_queue_max{{{_JOB}}})", "limit"),
-            ],
-            custom=LINES,
-            colour="palette-classic",
             low=0,
         ),
-        Panel(
-            title="Store and disk",
-            kind="timeseries",
+        lines(
+            "Store and disk",
+            "Nothing is ever deleted: a replay needs the log.",
+            Query(newest("regime_store_bytes"), "store"),
+            Query(f"min(regime_store_free_bytes{{{_JOB}}})", "free"),
             width=6,
             unit="bytes",
             low=0,
-            colour="palette-classic",
-            about="Nothing is ever deleted: a replay needs the log.",
-            custom=LINES,
-            queries=[
-                Query(f"max(regime_store_bytes{{{_JOB}}})", "store"),
-                Query(f"min(regime_store_free_bytes{{{_JOB}}})", "free"),
-            ],
         ),
-        Panel(
-            title="Memory and processor",
-            kind="timeseries",
+        lines(
+            "Memory and processor",
+            "Resident memory, and cores in use.",
+            Query(newest("process_resident_memory_bytes"), "memory"),
+            Query(f"max(rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval]))", "cores"),
             width=6,
             unit="bytes",
             low=0,
-            colour="palette-classic",
-            about="Resident memory, and cores in use.",
-            custom=LINES,
-            queries=[
-                Query(f"max(process_resident_memory_bytes{{{_JOB}}})", "memory"),
-                Query(f"max(rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval]))", "cores"),
-            ],
             overrides=[
                 Override(name="cores", custom={"axisPlacement": "right"}, field={"unit": "none", "decimals": 2})
             ],
         ),
-        Panel(
-            title="Series of a scrape",
-            kind="timeseries",
+        lines(
+            "Series of a scrape",
+            "At the limit single features go first, states last. What was left out a second is `left out`; raise "
+            "`metrics_series_max` if you want it.",
+            Query(f"max(scrape_samples_scraped{{{_JOB}}} and on (instance, job) regime_ready)", "shown"),
+            Query(newest("regime_series_max"), "limit"),
+            Query(f"{a_second('regime_series_dropped_total', 'group')} > 0 or vector(0)", "left out: {{group}}"),
             width=6,
             low=0,
-            colour="palette-classic",
-            about="At the limit single features go first, states last. What was left out a second is `left out`; raise "
-            "`metrics_series_max` if you want it.",
-            custom=LINES,
-            queries=[
-                Query(f"max(scrape_samples_scraped{{{_JOB}}} and on (instance, job) regime_ready)", "shown"),
-                Query(f"max(regime_series_max{{{_JOB}}})", "limit"),
-                Query(
-                    f"sum by (group) (rate(regime_series_dropped_total{{{_JOB}}}[$__rate_interval])) > 0 or vector(0)",
-                    "left out: {{group}}",
-                ),
-            ],
         ),
     ],
 )

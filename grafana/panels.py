@@ -34,6 +34,13 @@ class Query(NamedTuple):
     exemplar: bool = False
 
 
+class Link(NamedTuple):
+    """Where a click at a value leads."""
+
+    title: str
+    url: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Override:
     """How the series of one name are drawn otherwise: `custom` are drawing options, `field` all others."""
@@ -76,6 +83,7 @@ class Panel:
     overrides: Sequence[Override] = ()
     transformations: Sequence[Json] = ()
     colour: str = "thresholds"
+    links: Sequence[Link] = ()
 
     def json(self, number: int, x: int, y: int) -> Json:
         defaults: Json = {
@@ -95,6 +103,8 @@ class Panel:
         ):  # fmt: skip
             if value is not None:
                 defaults[name] = value
+        if self.links:
+            defaults["links"] = [link._asdict() for link in self.links]
         return {
             "id": number, "type": self.kind, "title": self.title, "description": self.about,
             "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},

@@ -26,7 +26,7 @@ from regime.config import EngineConfig
 from regime.decision import Decision
 from regime.edge import Edge
 from regime.engine import Engine, find_limits
-from regime.errors import CorruptionError, OperatorError, RegimeError, Unavailable
+from regime.errors import CallerError, CorruptionError, OperatorError, RegimeError, Unavailable
 from regime.events import SIDES, AnyEvent, Command, Recalibrated, Side, StreamKey
 from regime.fleet import Fleet
 from regime.outcomes import Outcomes, wilson_interval, win_rate, wins
@@ -34,7 +34,7 @@ from regime.reference import Reference
 from regime.rules import Evidence
 from regime.watch import Watch, top_features
 from regime_service.alerts import Alert, make_channel
-from regime_service.alerts.outbox import Figures, Outbox, Quiet, Way, shout
+from regime_service.alerts.outbox import Figures, Outbox, Quiet, Way, Word, shout
 from regime_service.alerts.words import Words, of_service
 from regime_service.apart import reference_apart
 from regime_service.archive.filling import Archiver
@@ -320,6 +320,19 @@ class Service:
         """Return the channels, what waits and what was given up; nothing where there are no alerts."""
         return {"channels": [], "waiting": [], "dead": []} if self._outbox is None else self._outbox.listed()
 
+    def settle_alerts(
+        self, action: Literal["retry", "drop"], ids: list[int], actor: str, reason: str, key_id: str | None
+    ) -> None:
+        """Send dead alerts again, or forget them; `CallerError` (404) where one of them is not dead."""
+        word = Word(action=action, actor=actor, reason=reason, key_id=key_id, said_ms=self._now_ms())
+        if self._outbox is None:
+            raise CallerError(
+                "The service that runs here has no alerts: no channel is configured, or they are off on event time. "
+                "Nothing was changed.",
+                status=404,
+            )
+        self._outbox.settle(ids, word)
+
     def alert_figures(self) -> dict[str, Figures]:
         """Return what metrics show of alerts, by channel."""
         return {} if self._outbox is None else self._outbox.figures()
@@ -514,7 +527,7 @@ class Service:
 
         app = create_app(ports, decode)
         operations.install(app, ports, self.dead_letters)
-        install_alerts(app, self.alerts_listed)
+        install_alerts(app, self.alerts_listed, self.settle_alerts)
         mount.install(app, Page(ports, Histories(self.bodies, self.decisions, self.reference), sessions, push=True))
         return app
 
@@ -563,7 +576,8 @@ def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> A
             "Time is known again." if resolved else f"Nobody is answered: {reason}.",
             "Bots are answered again." if resolved
             else "It answers 503; bots pause when the answer they hold has run out: no new entries, exits are free.",
-            [] if resolved else ["set the clock of the machine (NTP); it goes on by itself"],
+            [] if resolved else ["set the clock of the machine right (NTP); it goes on by itself",
+                                 "if it is right now, wait until it has reached the newest time of the log"],
             now_ms=now_ms, identity=identity, resolved=resolved,
         )  # fmt: skip
     happened = (
@@ -571,7 +585,8 @@ def failure(name: str, reason: str, now_ms: int, *, resolved: bool = False) -> A
     )
     return of_service(
         name, f"REGIMEGATE {'GOES ON' if resolved else 'HANGS'} on {machine}", happened,
-        "Bots are answered again." if resolved else "It answers 503; bots pause when the answer they hold has run out.",
+        "Bots are answered again." if resolved
+        else "It answers 503; bots pause when the answer they hold has run out: no new entries, exits are free.",
         [] if resolved else ["look at the disk, and at what else keeps the machine busy",
                              "it goes on by itself as soon as it can"],
         now_ms=now_ms, identity=identity, resolved=resolved,

@@ -235,16 +235,26 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--reason", default="regime dead-letter", help="why; kept in the log")
     letters.set_defaults(run=_dead_letter)
 
-    alerts = commands.add_parser("alerts", help="try an alert channel, and list the alerts that were not delivered")
-    asked = alerts.add_subparsers(dest="asked", required=True, metavar="test|list")
+    alerts = commands.add_parser("alerts", help="try an alert channel; list alerts that were not delivered, send again")
+    asked = alerts.add_subparsers(dest="asked", required=True, metavar="test|list|retry|drop")
     test = asked.add_parser("test", help="send one message, and say what became of it (exit code 1: not delivered)")
     test.add_argument("channel", metavar="CHANNEL", help="its name in the config")
     listing = asked.add_parser("list", help="what waits, and what was given up")
     listing.add_argument("--json", action="store_true", help="print JSON")
-    listing.add_argument("--host", help="where the service answers (default 127.0.0.1)")
-    listing.add_argument("--port", type=int, help="its port (default 8080)")
-    listing.add_argument("--store", metavar="FILE|URL", help="the store, where no service runs (default regimegate.db)")
-    for one in (test, listing):
+    retry = asked.add_parser("retry", help="send again what was given up; a receiver knows it by the key it had")
+    drop = asked.add_parser("drop", help="forget what was given up")
+    for one in (retry, drop):
+        which = one.add_mutually_exclusive_group(required=True)
+        which.add_argument("ids", nargs="*", default=[], type=int, metavar="NUMBER",
+                           help="of the alert, from `regime alerts list`")  # fmt: skip
+        which.add_argument("--all", action="store_true", help="all that are listed")
+        one.add_argument("--actor", default="operator", help="who says so; kept with the alert")
+        one.add_argument("--reason", default="regime alerts", help="why; kept with the alert")
+    for one in (listing, retry, drop):
+        one.add_argument("--host", help="where the service answers (default 127.0.0.1)")
+        one.add_argument("--port", type=int, help="its port (default 8080)")
+        one.add_argument("--store", metavar="FILE|URL", help="the store, where no service runs (default regimegate.db)")
+    for one in (test, listing, retry, drop):
         _common(one)
         one.set_defaults(run=_alerts)
     return parser
@@ -461,12 +471,14 @@ def _dead_letter(arguments: argparse.Namespace) -> int:
 
 
 def _alerts(arguments: argparse.Namespace) -> int:
-    from regime_service.notices import list_alerts, send_test
+    from regime_service.notices import list_alerts, send_test, settle
 
     flags = {name: getattr(arguments, name, None) for name in settings_file.FLAGS}
     settings = settings_file.load(arguments.config, flags=flags)
     if arguments.asked == "test":
         return send_test(settings, arguments.channel)
+    if arguments.asked in ("retry", "drop"):
+        return settle(settings, arguments.asked, arguments.ids, actor=arguments.actor, reason=arguments.reason)
     return list_alerts(settings, as_json=arguments.json)
 
 

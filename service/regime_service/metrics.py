@@ -477,7 +477,9 @@ class RegimeCollector(Collector):
             self._dead_letters(),
         )
         yield GaugeMetricFamily(
-            "regime_outbox_unsent", "Alerts that wait to be sent, at the last look; 0 is well.", self._unsent()
+            "regime_outbox_unsent",
+            "Alerts that wait to be sent, but for those that quiet hours hold back; 0 is well.",
+            self._unsent(),
         )
         size, free = self._store_size()
         yield GaugeMetricFamily("regime_store_bytes", "Size of the store with its WAL, at the last look.", size)
@@ -694,7 +696,11 @@ def _alerts(channels: Mapping[str, ChannelFigures]) -> Iterator[Metric]:
         "Alerts by what became of them since the start: delivered, dead (given up), or failed (a try; it is repeated).",
         labels=("channel", "result"),
     )
-    waiting = GaugeMetricFamily("regime_alerts_waiting", "Alerts of the outbox not delivered yet.", labels=("channel",))
+    waiting = GaugeMetricFamily(
+        "regime_alerts_waiting",
+        "Alerts not delivered yet, but for those that quiet hours hold back.",
+        labels=("channel",),
+    )
     oldest = GaugeMetricFamily(
         "regime_alert_oldest_waiting_seconds", "Age of the oldest of them; 0 where none waits.", labels=("channel",)
     )

@@ -1,15 +1,21 @@
-"""`regime alerts`: send one to see whether a channel works, and look at those that were not delivered."""
+"""`regime alerts`: send one to see whether a channel works, look at those that were not delivered, send those again
+that were given up, or forget them.
+
+The running service is asked; where none runs the store is opened here for as long as it takes.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any, Literal
 
-from regime.errors import OperatorError
+from regime.errors import CallerError, OperatorError
 from regime_service.alerts import make_channel
-from regime_service.alerts.outbox import unsent
+from regime_service.alerts.outbox import Word, settle_in, unsent
 from regime_service.alerts.words import of_service
 from regime_service.asking import ask
 from regime_service.settings import Settings, channel_secrets
@@ -29,7 +35,7 @@ def send_test(settings: Settings, name: str) -> int:
         where = f"the configuration has {known}" if known else "the configuration has no [[alerts.channels]]"
         raise OperatorError(f"there is no alert channel {name!r}; {where}")
     channel = make_channel(options, channel_secrets(options))
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = _now_ms()
     alert = of_service(
         "RegimeTest", f"TEST from regimegate on {socket.gethostname()}",
         "Somebody asked for this message with `regime alerts test`. Nothing happened.",
@@ -54,21 +60,15 @@ def send_test(settings: Settings, name: str) -> int:
 
 def list_alerts(settings: Settings, *, as_json: bool) -> int:
     """Print what waits and what was given up, asking the running service, or its store where none runs."""
-    try:
-        found = ask(settings, "GET", "/v1/alerts", None)
-    except ConnectionRefusedError:
-        store = open_store(settings.store.where, read_only=True)
-        try:
-            found = unsent(store)
-        finally:
-            store.close()
+    found = _found(settings)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return EXIT_DONE
     for channel in found["channels"]:
         last = f"; the last failure: {channel['last_error']}" if channel["last_error"] else ""
+        held = f"{channel['held']} held for the end of the quiet hours, " if channel["held"] else ""
         print(
-            f"channel {channel['name']} ({channel['kind'] or 'gone'}): {channel['waiting']} waiting, "
+            f"channel {channel['name']} ({channel['kind'] or 'gone'}): {channel['waiting']} waiting, {held}"
             f"{channel['dead']} dead, {channel['delivered']} delivered since the start{last}"
         )
     for one in found["waiting"]:
@@ -76,10 +76,66 @@ def list_alerts(settings: Settings, *, as_json: bool) -> int:
         print(f"waiting  {_when(one['recorded_ms'])}  {one['channel']}  {one['subject']}{tried}")
     for one in found["dead"]:
         print(f"dead     {_when(one['recorded_ms'])}  {one['channel']}  {one['subject']}")
-        print(f"         {one['reason']}")
+        print(f"         {one['id']}: {one['reason']}")
     if not found["waiting"] and not found["dead"]:
         print("every alert was delivered")
+    if found["dead"]:
+        print("send one again: regime alerts retry NUMBER (or --all); forget it: regime alerts drop NUMBER")
     return EXIT_DONE
+
+
+def settle(settings: Settings, action: Literal["retry", "drop"], ids: Sequence[int], *, actor: str, reason: str) -> int:
+    """Send alerts again that were given up, or forget them; without `ids` all that are listed.
+
+    Raises `OperatorError` where one of them was not given up: then nothing is changed.
+    """
+    asked = list(ids) or [one["id"] for one in _found(settings)["dead"]]
+    if not asked:
+        print("no alert was given up")
+        return EXIT_DONE
+    body = json.dumps({"ids": asked, "actor": actor, "reason": reason}).encode()
+    try:
+        ask(settings, "POST", f"/v1/alerts/{action}", body)
+        runs = True
+    except ConnectionRefusedError:
+        _settle_here(settings, asked, Word(action=action, actor=actor, reason=reason, said_ms=_now_ms()))
+        runs = False
+    number = "1 alert is" if len(asked) == 1 else f"{len(asked)} alerts are"
+    if action == "drop":
+        print(f"{number} forgotten")
+    elif runs:
+        print(f"{number} sent again; regime alerts list shows what came of it")
+    else:
+        print(f"{number} sent again as soon as the service is started; none runs here")
+    return EXIT_DONE
+
+
+def _settle_here(settings: Settings, ids: Sequence[int], word: Word) -> None:
+    # Looked for first: opened for writing, a store that is not there would be made.
+    open_store(settings.store.where, read_only=True).close()
+    store = open_store(settings.store.where)
+    try:
+        settle_in(store, ids, word)
+    except CallerError as error:
+        raise OperatorError(error.detail) from None
+    finally:
+        store.close()
+
+
+def _found(settings: Settings) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = ask(settings, "GET", "/v1/alerts", None)
+        return found
+    except ConnectionRefusedError:
+        store = open_store(settings.store.where, read_only=True)
+        try:
+            return unsent(store)
+        finally:
+            store.close()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _when(ms: int) -> str:

@@ -201,6 +201,13 @@ def test_a_pause_and_its_end_reach_a_webhook_through_prometheus_and_alertmanager
         next(play)
         until(lambda: notices(theirs, "RegimePaused", side="long", model=key.model) == ["firing"], "no pause arrived")
         until(lambda: notices(own, "RegimePaused", side="long", model=key.model) == ["firing"], "ours did not")
+        linked = [one for request in theirs.requests for one in request.json()["alerts"] if "model" in one["labels"]]
+        for one in linked:
+            # The page of the stream, and not the board, which has no form for an override.
+            page = served.get(one["annotations"]["page_url"].removeprefix("http://localhost:8080"))
+            assert (page.status, key.symbol in page.body.decode()) == (200, True), one
+            assert b'action="/page/override/review"' in page.body
+        assert linked
         line.broken = False
         next(play)
         until(lambda: notices(theirs, "RegimePaused", side="long")[-1:] == ["resolved"], "the end did not arrive")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from alert_receivers import HttpReceiver
 
-from regime_service.testing import Served
+from regime_service.testing import Answer, Served
 
 STREAM = {"model": "m", "symbol": "BTC/USDT:USDT", "timeframe": "5m"}
 CONFIG = """
@@ -115,6 +117,131 @@ def test_what_was_not_delivered_is_listed_by_the_service_and_without_one(
     assert 'regime_alert_deliveries_total{channel="team",result="dead"} 1.0' in metrics
     served.stop()
     assert "PAUSED: m BTC/USDT:USDT 5m" in listed()
+
+
+def wait_for(found: Callable[[], object]) -> None:
+    until_s = time.monotonic() + 20
+    while not found():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+@pytest.mark.acceptance
+def test_what_was_given_up_is_sent_again_or_dropped_by_the_service_and_without_one(
+    receiver: HttpReceiver, serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    receiver.mood = "refuse"
+    served = serve(CONFIG)
+    host, port = served.address.split(":")
+
+    def alerts(*arguments: str) -> tuple[int, str, str]:
+        done = regime(
+            tmp_path, "alerts", *arguments, "--config", "config.toml", "--store", "store.db", "--host", host,
+            "--port", port,
+        )  # fmt: skip
+        assert SECRET not in done.stdout + done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    def dead(served: Served) -> list[int]:
+        return [one["id"] for one in served.get("/v1/alerts").json()["dead"]]
+
+    assert alerts("retry", "--all") == (0, "no alert was given up\n", "")
+    pause(served)
+    wait_for(lambda: dead(served))
+    (first,) = dead(served)
+    assert f"         {first}: 127.0.0.1" in alerts("list")[1]
+
+    # Through the service: it is refused once more, under another number; then it arrives.
+    assert alerts("retry", str(first), "--actor", "ana") == (
+        0, "1 alert is sent again; regime alerts list shows what came of it\n", "",
+    )  # fmt: skip
+    wait_for(lambda: dead(served) not in ([], [first]))
+    code, _, said = alerts("retry", str(first))
+    assert (code, "was given up, or it was sent again or dropped already. Nothing was changed." in said) == (2, True)
+    receiver.mood, refused = "ok", len(receiver.requests)
+    assert alerts("retry", "--all")[0] == 0
+    wait_for(lambda: served.get("/v1/alerts").json()["channels"][0]["delivered"] == 1)
+    assert (dead(served), len(receiver.requests)) == ([], refused + 1)
+    assert b'regime_alerts_dead{channel="team"} 0.0' in served.get("/metrics").body
+
+    # And where none runs, for the next one.
+    receiver.mood = "refuse"
+    for i in (4, 5, 6):  # Trades again, and is paused twice more; the last two are about the same stream.
+        body = {**STREAM, "ts_ms": i * 300_000, "features": {"a": 1.0 if i == 4 else None}}
+        assert served.post("/v1/observations", body).status == 200
+    wait_for(lambda: len(dead(served)) == 2)
+    over, _ = dead(served)
+    served.kill()
+    assert alerts("drop", str(over)) == (0, "1 alert is forgotten\n", "")
+    assert alerts("drop", str(over))[0] == 2
+    assert alerts("retry", "--all") == (
+        0, "1 alert is sent again as soon as the service is started; none runs here\n", "",
+    )  # fmt: skip
+    assert "waiting" in alerts("list")[1] and "dead" not in alerts("list")[1]
+    receiver.mood, before = "ok", len(receiver.requests)
+    served = serve(CONFIG)
+    wait_for(lambda: served.get("/v1/alerts").json()["channels"][0]["delivered"] == 1)
+    time.sleep(0.5)
+    (told,) = receiver.requests[before:]
+    assert "PAUSED: m BTC/USDT:USDT 5m" in told.json()["text"]
+    assert dead(served) == []
+
+
+@pytest.mark.acceptance
+def test_a_locked_service_takes_the_word_of_an_admin_only_and_keeps_whose_it_was(
+    receiver: HttpReceiver, serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    receiver.mood = "refuse"
+    keys = {
+        scope: regime(tmp_path, "keys", "create", "--scope", scope, "--store", "store.db").stdout.strip()
+        for scope in ("read", "ingest", "admin")
+    }
+    served = serve(CONFIG)
+    host, port = served.address.split(":")
+
+    def ask(method: str, path: str, key: str, body: object = None) -> Answer:
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        return served.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+
+    for i, value in enumerate((1.0, 2.0, 1.0, None)):
+        sent = {**STREAM, "ts_ms": i * 300_000, "features": {"a": value}}
+        assert ask("POST", "/v1/observations", keys["ingest"], sent).status == 200
+    wait_for(lambda: ask("GET", "/v1/alerts", keys["read"]).json()["dead"])
+    (dead,) = ask("GET", "/v1/alerts", keys["read"]).json()["dead"]
+    word = {"ids": [dead["id"]], "actor": "ana", "reason": "mended"}
+    for action in ("retry", "drop"):
+        for scope, status in (("read", 403), ("ingest", 403)):
+            assert ask("POST", f"/v1/alerts/{action}", keys[scope], word).status == status
+        assert served.request("POST", f"/v1/alerts/{action}").status == 401
+    here = ("alerts", "drop", "--all", "--config", "config.toml", "--host", host, "--port", port)
+    for key in ("", keys["read"]):
+        refused = regime(tmp_path, *here, key=key)
+        assert (refused.returncode, "REGIME_KEY" in refused.stderr) == (2, True), refused
+    assert [one["id"] for one in ask("GET", "/v1/alerts", keys["read"]).json()["dead"]] == [dead["id"]]
+
+    # What cannot be read changes nothing.
+    for status, body in (
+        (422, {"actor": "ana", "reason": "x"}), (422, {**word, "ids": []}), (422, {**word, "ids": [0]}),
+        (422, {**word, "ids": ["1"]}), (422, {**word, "all": True}), (422, [1]), (404, {**word, "ids": [2**62]}),
+        (404, {**word, "ids": [dead["id"], 4711]}), (422, {**word, "actor": ""}),
+    ):  # fmt: skip
+        refused = ask("POST", "/v1/alerts/drop", keys["admin"], body)
+        assert refused.status == status, (body, refused.body)
+    assert ask("POST", "/v1/alerts/retry?all=1", keys["admin"], word).status == 422
+    assert [one["id"] for one in ask("GET", "/v1/alerts", keys["read"]).json()["dead"]] == [dead["id"]]
+
+    done = ask("POST", "/v1/alerts/drop", keys["admin"], word)
+    assert (done.status, done.json()) == (200, {"ids": [dead["id"]]})
+    assert ask("POST", "/v1/alerts/drop", keys["admin"], word).status == 404
+    assert ask("GET", "/v1/alerts", keys["read"]).json()["dead"] == []
+    paths = served.request("GET", "/openapi.json").json()["paths"]
+    assert {"/v1/alerts/retry", "/v1/alerts/drop"} <= paths.keys()
+    served.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as store:
+        (kept,) = store.execute("SELECT body FROM outbox WHERE message_key = ?", (f"dropped {dead['id']}",)).fetchone()
+    said = json.loads(kept)["word"]
+    assert (said["action"], said["actor"], said["reason"]) == ("drop", "ana", "mended")
+    assert said["key_id"] == keys["admin"][4:12]
 
 
 @pytest.mark.acceptance

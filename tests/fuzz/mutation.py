@@ -198,7 +198,8 @@ class Generation:
         ]  # fmt: skip
         seldom = [
             get("/v1/explain", query), get("/metrics"), get("/v1/dead-letters", b"closed=true"), get("/readyz"),
-            get("/v1/alerts"),
+            get("/v1/alerts"), post("/v1/alerts/retry", {"ids": [1], "actor": "ana", "reason": "mended"}, *key),
+            post("/v1/alerts/drop", {"ids": [2, 3], "actor": "ana", "reason": "old"}, *key),
             get("/healthz"), get("/"), get("/v1/stream", query), post("/v1/overrides", override, *key),
             post("/v1/overrides", {**override, "state": "ACTIVE", "id": None, "side": None}, *key),
             post("/v1/overrides", halted, *key),

@@ -91,7 +91,7 @@ PATHS = (
     "/v1/models/%00/references/%00", "/v1/models/" + "m" * 200 + "/references/v", "/v1/dead-letters",
     "/v1/dead-letters/1/retry", "/v1/dead-letters/0/drop", "/v1/dead-letters/" + "9" * 40 + "/retry",
     "/v1/dead-letters/%D9%A1/retry", "/v1/dead-letters/-1/drop", "/favicon.ico", "", "*", "/%", "/%zz", "/\u00e9",
-    "/static/../../x", "/v1/alerts",
+    "/static/../../x", "/v1/alerts", "/v1/alerts/retry", "/v1/alerts/drop", "/v1/alerts/1/retry",
 )  # fmt: skip
 QUERY_PARTS: tuple[bytes, ...] = (
     b"model=m", b"model=", b"model", b"=m", b"model=%", b"model=%zz", b"model=%00", b"model=%ff", b"model=%ED%A0%80",

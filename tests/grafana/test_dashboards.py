@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,26 @@ def test_ids_and_references_differ_and_every_query_asks_the_chosen_prometheus(da
 def test_every_panel_says_what_it_means(dashboard: dict[str, Any]) -> None:
     for panel in panels(dashboard):
         assert len(panel["description"]) >= 15 and panel["description"].endswith("."), panel["title"]
+
+
+def test_a_click_at_a_stream_leads_to_a_dashboard_that_is_there_and_chooses_what_it_asks_for() -> None:
+    known = {board["uid"]: board for board in (json.loads(file.read_text("utf-8")) for file in FILES)}
+    links = [
+        (panel, link["url"])
+        for board in known.values()
+        for panel in panels(board)
+        for link in panel["fieldConfig"]["defaults"].get("links", [])
+    ]
+    assert len(links) >= 5
+    for panel, url in links:
+        path, _, query = url.partition("?")
+        choices = [variable["name"] for variable in known[path.removeprefix("/d/")]["templating"]["list"]]
+        chosen = re.findall(r"var-(\w+)=", query)
+        assert sorted(chosen) == sorted(choices), panel["title"]
+        # A table has its labels as columns, all else has them with the series. Symbols hold slashes and colons.
+        place = "__data.fields" if panel["type"] == "table" else "__field.labels"
+        for name in ("model", "symbol", "timeframe"):
+            assert f"var-{name}=${{{place}.{name}:percentencode}}" in query, panel["title"]
 
 
 def overlap(a: dict[str, int], b: dict[str, int]) -> bool:

@@ -75,9 +75,18 @@ def test_every_alert_leads_to_a_heading_of_the_runbook_which_says_four_things() 
     assert set(anchors) == {link.partition("#")[2] for link in links}, "and no heading without an alert"
 
 
+def test_every_message_of_the_service_stands_in_the_runbook_and_no_other() -> None:
+    """The alerts that it tells of itself, by their names and by the words they begin with."""
+    folder = REPO / "service" / "regime_service"
+    sources = [folder / "app.py", folder / "notices.py", folder / "alerts" / "words.py"]
+    said = {name for file in sources for name in re.findall(r'"(Regime[A-Z]\w+)"', file.read_text("utf-8"))}
+    told = set(re.findall(r"(?m)^\| [^|]+ \| `(Regime\w+)` \|", RUNBOOK))
+    assert "RegimeClockBehind" in said and told == said
+
+
 def test_links_within_the_runbook_and_out_of_it_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)]+)\)", RUNBOOK)
-    headings = {title.lower().replace(" ", "-") for title in re.findall(r"(?m)^## (.+)$", RUNBOOK)}
+    headings = {title.lower().replace(" ", "-") for title in re.findall(r"(?m)^##+ (.+)$", RUNBOOK)}
     assert len(links) > 10
     for link in links:
         if link.startswith("#"):

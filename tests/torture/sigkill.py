@@ -37,7 +37,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -353,7 +353,7 @@ def torture(
             else:
                 service.wait_until_it_answers()
                 slowest_s = max(slowest_s, time.monotonic() - started_s)
-                _wait_for_progress(crowd)
+                wait_for_progress(crowd)
                 time.sleep(rng.random() ** 2 * 0.3)
                 server_died = place.die(rng)
                 service.kill(by_itself=server_died and rng.random() < 0.2)
@@ -368,7 +368,7 @@ def torture(
         if not control and not faults and not auditor.lost:
             service.start()
             service.wait_until_it_answers()
-            _wait_for_progress(crowd)
+            wait_for_progress(crowd)
             for bot in crowd:
                 bot.stop.set()
             for bot in crowd:
@@ -390,7 +390,7 @@ def torture(
     )  # fmt: skip
 
 
-def _wait_for_progress(crowd: list[Bot]) -> None:
+def wait_for_progress(crowd: Sequence[Bot]) -> None:
     """Until somebody was answered in this life, so that there is something to lose."""
     before, until = sum(len(bot.acknowledged) for bot in crowd), time.monotonic() + 30
     while sum(len(bot.acknowledged) for bot in crowd) == before and not any(bot.faults for bot in crowd):

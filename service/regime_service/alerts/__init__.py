@@ -36,9 +36,13 @@ Kind = Literal["paused", "fault", "still", "resumed", "recovered", "service", "t
 """`fault` is one that begins while the side is paused already, `still` a reminder, `recovered` the end of a fault under
 a pause that stands, `service` a failure of regimegate itself."""
 
+OURS = ("service", "test")
+"""Kinds that are about regimegate and not about a stream: nothing lifts them but somebody who does something."""
 RETRY_AFTER_MAX_S = 3600.0
 """No receiver may silence us for longer."""
 REASON_LENGTH_MAX = 300
+LATE_MIN = 15
+"""Minutes after which an alert says how old it is."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,6 +278,21 @@ def utc(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def dated(alert: Alert, now_ms: int) -> Alert:
+    """Return an alert as it is sent now: one that comes late says so first, for it may be over.
+
+    >>> late = Alert(key="rg-1", kind="paused", name="RegimePaused", at_ms=0, recorded_ms=0, subject="PAUSED: m",
+    ...              happened="h")
+    >>> dated(late, 60_000).subject, dated(late, 2_700_000).subject, dated(late, 180_000_000).subject
+    ('PAUSED: m', '45 min ago: PAUSED: m', '50 h ago: PAUSED: m')
+    """
+    minutes = (now_ms - alert.recorded_ms) // 60_000
+    if minutes < LATE_MIN:
+        return alert
+    ago = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+    return msgspec.structs.replace(alert, subject=f"{ago} ago: {alert.subject}")
+
+
 def subject(alerts: Sequence[Alert]) -> str:
     """Return a short first line for these alerts together."""
     if len(alerts) == 1:
@@ -288,7 +307,9 @@ def paragraphs(alerts: Sequence[Alert]) -> list[Paragraph]:
         several = [
             Paragraph(alert.subject, [*_short(alert), utc(alert.at_ms)]) for alert in alerts
         ]  # fmt: skip
-        return [*several, *([Paragraph("", [alerts[0].link])] if alerts[0].link else [])]
+        # At the end: a channel that is short of room cuts there. Each names its stream.
+        links = list(dict.fromkeys(alert.link for alert in alerts if alert.link))
+        return [*several, *([Paragraph("", links)] if links else [])]
     alert = alerts[0]
     found = [Paragraph("", [alert.happened])]
     if alert.evidence:
@@ -296,11 +317,11 @@ def paragraphs(alerts: Sequence[Alert]) -> list[Paragraph]:
     if alert.now:
         found.append(Paragraph("Your bot now", [alert.now]))
     if alert.lift:
-        heading = "What to do" if alert.kind in ("service", "test") else "What would lift it"
+        heading = "What to do" if alert.kind in OURS else "What would lift it"
         found.append(Paragraph(heading, [f"- {line}" for line in alert.lift]))
     about = f"{utc(alert.at_ms)}" + (f", decision {alert.version}" if alert.version else "")
     if alert.recorded_ms - alert.at_ms > 120_000:
-        about += f", written down {utc(alert.recorded_ms)}"
+        about += f", noticed {utc(alert.recorded_ms)}"
     found.append(Paragraph("", [about, *([alert.link] if alert.link else [])]))
     return found
 
@@ -308,7 +329,12 @@ def paragraphs(alerts: Sequence[Alert]) -> list[Paragraph]:
 def _short(alert: Alert) -> Iterable[str]:
     yield _cut(alert.happened, 220)
     if alert.lift and not alert.resolved:
-        yield _cut(f"Lifted when: {alert.lift[0]}", 120)
+        first = alert.lift[0]
+        if alert.kind in OURS:
+            first = f"What to do: {first}"
+        elif not first.startswith("first: "):  # What to do about a fault comes before what ends its pause.
+            first = f"Lifted when: {first}"
+        yield _cut(first[0].upper() + first[1:], 120)
 
 
 def _cut(text: str, length: int) -> str:
@@ -323,5 +349,5 @@ def plain_text(alerts: Sequence[Alert], length_max: int = 20_000) -> str:
 
 __all__ = [
     "DELIVERED", "Alert", "Channel", "ChannelOptions", "Delivery", "Paragraph", "Secrets", "by_http", "channel_class",
-    "kinds", "make_channel", "paragraphs", "plain_text", "retry_after_s", "subject", "utc",
+    "dated", "kinds", "make_channel", "paragraphs", "plain_text", "retry_after_s", "subject", "utc",
 ]  # fmt: skip

@@ -19,29 +19,33 @@ Streams do not wait for each other, channels do not wait for each other. What fa
 60 seconds (each shortened by chance, so that many do not come back at once), or when the receiver asks for it.
 
 What is never delivered (the receiver refuses it, it is too old, the channel is gone from the configuration) becomes a
-dead one: a row of its own, with the reason, which stays in the store; the newest `DEAD_MAX` are listed.
+dead one: a row of its own, with the reason, which stays in the store; the newest `DEAD_MAX` are listed. An operator may
+have it sent again, as a new row with the same alert under the same key, or dropped.
 
-The state of tries is not kept: a new process tries at once. The store has one mark, sent or not, and a dead one is a
-row under the key `dead ID`, which nobody ever marks.
+The state of tries is not kept: a new process tries at once. The store has one mark, sent or not. What takes a row's
+place is written in the group that marks it: a dead one under the key `dead ID`, which stays unmarked until an operator
+says what to do; then `again ID`, an alert like any other, or `dropped ID`, which is marked as soon as it is read. Both
+hold the operator's word, for who wants to know later.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from regime.decision import Decision
-from regime.errors import CorruptionError, RegimeError
+from regime.errors import CallerError, CorruptionError, RegimeError, Unavailable
 from regime.events import StreamKey
-from regime_service.alerts import Alert, Channel
-from regime_service.stores import Message, Store
+from regime_service.alerts import Alert, Channel, dated
+from regime_service.stores import Message, Store, group
 
 log = logging.getLogger("regimegate")
 
@@ -57,17 +61,32 @@ LOOK_EVERY_S = 30.0
 """How often it is looked which pauses still stand."""
 CHANNEL_NEWS_MS = 6 * 3600 * 1000
 """Of a channel that refuses alerts the others hear once in so long."""
-_DEAD = "dead "
+WORD_S = 10.0
+"""How long an operator's word about dead alerts waits to be written down."""
+_DEAD, _AGAIN, _DROPPED = "dead ", "again ", "dropped "
 _PAGE = 1000
+_STORED_MAX = 50_000
+"""Rows that are looked at in a store that no service holds."""
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator wants done with alerts that were given up."""
+
+    action: Literal["retry", "drop"]
+    actor: str
+    reason: str
+    said_ms: int
+    key_id: str | None = None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """What a row of the outbox holds; `reason` and `dead_ms` of a dead one only."""
+    """What a row of the outbox holds; `reason` and `dead_ms` of a dead one only, `word` of one it made."""
 
     channel: str
     alert: Alert
     reason: str = ""
     dead_ms: int = 0
+    word: Word | None = None
 
 
 class Way(NamedTuple):
@@ -122,6 +141,9 @@ class Figures(NamedTuple):
     deliveries: Mapping[str, int]
     """Tries since the start by result: `delivered` (alerts), `failed` (tries that may work later), `dead` (alerts)."""
     waiting: int
+    """Not delivered yet and due: those that quiet hours hold back are none of them."""
+    held: int
+    """Held back by quiet hours."""
     dead: int
     oldest_s: float
     """How long the oldest that waits has waited; 0 where none does."""
@@ -130,8 +152,8 @@ class Figures(NamedTuple):
 class _Waiting:
     """One alert on its way through one channel."""
 
-    def __init__(self, row: int, key: str, alert: Alert) -> None:
-        self.row, self.key, self.alert = row, key, alert
+    def __init__(self, row: int, alert: Alert, since_ms: int) -> None:
+        self.row, self.alert, self.since_ms = row, alert, since_ms
         self.tries = 0
         self.not_before_s = 0.0
         self.error = ""
@@ -140,10 +162,11 @@ class _Waiting:
 
 
 class _Mark(NamedTuple):
-    """What became of a row; `dead` is what is kept of one that is given up."""
+    """What became of a row; `key` and `next` are the row that takes its place, where there is one."""
 
     row: int
-    dead: Row | None
+    key: str = ""
+    next: Row | None = None
 
 
 class Outbox:
@@ -200,14 +223,16 @@ class Outbox:
         self._waiting: dict[str, dict[int, _Waiting]] = {name: {} for name in channels}
         self._known: set[int] = set()
         self._seen = 0
-        self._dead: dict[int, tuple[str, Row]] = {}
+        self._dead: dict[int, Row] = {}
         self._marks: list[_Mark] = []
+        self._words: list[threading.Event] = []
         self._fresh = True
         self._stopping = False
         self._counts: dict[tuple[str, str], int] = {}
         self._errors: dict[str, str] = {}
         # The writer thread's own.
         self._writing: list[_Mark] = []
+        self._answering: list[threading.Event] = []
         self._wrote = False
         self._look_s = 0.0
         self._reminded: dict[StreamKey, tuple[int, int]] = {}
@@ -261,15 +286,17 @@ class Outbox:
         """Write what became of rows, and reminders, into the open group."""
         with self._lock:
             self._writing, self._marks = self._marks, []
+            self._answering, self._words = self._words, []
             self._look()
         reminders, self._reminders = self._reminders, []
         now_ms = self._now_ms()
         for mark in self._writing:
             self._store.message_sent(mark.row, now_ms)
-            if mark.dead is not None:
-                self._store.put_message(seq, f"{_DEAD}{mark.row}", msgspec.json.encode(mark.dead))
+            if mark.next is not None:
+                self._store.put_message(seq, mark.key, msgspec.json.encode(mark.next))
                 self._wrote = True
-                self._tell_others(seq, mark.dead, now_ms)
+                if mark.next.word is None:
+                    self._tell_others(seq, mark.next, now_ms)
         self._put(seq, reminders)
 
     def committed(self) -> None:
@@ -281,7 +308,9 @@ class Outbox:
             self._known.difference_update(mark.row for mark in self._writing)
             self._fresh = self._fresh or self._wrote
             self._lock.notify_all()
-        self._writing, self._wrote = [], False
+        for written in self._answering:
+            written.set()
+        self._writing, self._answering, self._wrote = [], [], False
 
     def _put(self, seq: int, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
@@ -373,11 +402,15 @@ class Outbox:
             self._known.add(message.id)
             return
         if message.key.startswith(_DEAD):
-            self._dead[message.id] = (message.key, row)
+            self._dead[message.id] = row
             self._bury_oldest()
             return
         self._known.add(message.id)
-        waiting = _Waiting(message.id, message.key, row.alert)
+        if message.key.startswith(_DROPPED):
+            self._marks.append(_Mark(message.id))
+            return
+        # One that is sent again is as new as the word that asked for it.
+        waiting = _Waiting(message.id, row.alert, row.alert.recorded_ms if row.word is None else row.word.said_ms)
         mine = self._waiting.get(row.channel)
         if mine is None:
             self._give_up(row.channel, waiting, f"there is no channel {row.channel!r} in the configuration any more")
@@ -393,7 +426,7 @@ class Outbox:
             del self._dead[oldest]
             # Marked like one that was sent: it is listed no longer.
             self._known.add(oldest)
-            self._marks.append(_Mark(oldest, None))
+            self._marks.append(_Mark(oldest))
 
     # -- the channels' threads ---------------------------------------------------------------------------------------
 
@@ -408,7 +441,8 @@ class Outbox:
                     self._lock.wait(max(0.0, wake_s - self._monotonic()) if wake_s is not None else None)
                 if self._stopping:
                     return
-            delivery = way.channel.send([one.alert for one in batch], within_s=way.timeout_s)
+            now_ms = self._now_ms()
+            delivery = way.channel.send([dated(one.alert, now_ms) for one in batch], within_s=way.timeout_s)
             reason = delivery.reason
             with self._lock:
                 if delivery.result == "delivered":
@@ -434,7 +468,7 @@ class Outbox:
                 for one in batch:
                     one.tries, one.error = one.tries + 1, reason
                     one.not_before_s = now_s + max(asked_s, self._backoff_s(one.tries))
-                    too_old = self._now_ms() - one.alert.recorded_ms > self._give_up_ms
+                    too_old = self._now_ms() - one.since_ms > self._give_up_ms
                     if too_old and one.tries >= GIVE_UP_TRIES:
                         hours = self._give_up_ms / 3_600_000
                         self._give_up(way.name, one, f"not delivered within {hours:g} h; the last reason: {reason}")
@@ -443,14 +477,12 @@ class Outbox:
 
     def _due_for(self, way: Way, free_at_s: float) -> tuple[list[_Waiting], float | None]:
         """Return what to send now, and when to look again (monotonic seconds; None: when something comes)."""
-        now_s, quiet = self._monotonic(), self._quiet is not None and self._quiet.holds(self._now_ms())
-        mine = self._waiting[way.name]
+        now_s, mine = self._monotonic(), self._waiting[way.name]
         if not mine:
             return [], None
         if free_at_s > now_s:
             return [], free_at_s
-        # An urgent one takes along what was said about the same stream before it.
-        urgent = {one.alert.about: one.row for one in mine.values() if one.alert.urgent} if quiet else {}
+        for_morning = self._held(way.name)
         ready: dict[tuple[str, str, str], list[_Waiting]] = {}
         blocked: set[tuple[str, str, str]] = set()
         wake_s: float | None = None
@@ -458,7 +490,7 @@ class Outbox:
             about = one.alert.about
             if about in blocked:
                 continue
-            held = quiet and not one.alert.urgent and one.row > urgent.get(about, 0)
+            held = one.row in for_morning
             if held or one.not_before_s > now_s:
                 blocked.add(about)
                 at_s = now_s + LOOK_EVERY_S if held else one.not_before_s
@@ -480,6 +512,15 @@ class Outbox:
                 batch.append(one)
         return sorted(batch[: way.channel.batch_max], key=lambda one: one.row), None
 
+    def _held(self, channel: str) -> set[int]:
+        """Return the rows that wait for the end of the quiet hours."""
+        if self._quiet is None or not self._quiet.holds(self._now_ms()):
+            return set()
+        mine = self._waiting.get(channel, {}).values()
+        # An urgent one takes along what was said about the same stream before it.
+        urgent = {one.alert.about: one.row for one in mine if one.alert.urgent}
+        return {one.row for one in mine if not one.alert.urgent and one.row > urgent.get(one.alert.about, 0)}
+
     def _backoff_s(self, tries: int) -> float:
         full = min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** min(tries - 1, 16))
         return full * self._rng.uniform(0.5, 1.0)
@@ -491,7 +532,7 @@ class Outbox:
 
     def _done(self, channel: str, one: _Waiting, dead: Row | None) -> None:
         self._waiting.get(channel, {}).pop(one.row, None)
-        self._marks.append(_Mark(one.row, dead))
+        self._marks.append(_Mark(one.row) if dead is None else _Mark(one.row, f"{_DEAD}{one.row}", dead))
 
     def _count(self, channel: str, result: str, n: int) -> None:
         self._counts[channel, result] = self._counts.get((channel, result), 0) + n
@@ -502,16 +543,17 @@ class Outbox:
         """Return what metrics show, by channel."""
         now_ms = self._now_ms()
         with self._lock:
-            dead = [row.channel for _, row in self._dead.values()]
+            dead = [row.channel for row in self._dead.values()]
             names = dict.fromkeys([*self._names, *dead, *(name for name, _ in self._counts)])
-            return {
-                name: Figures(
+            found = {}
+            for name in names:
+                held = self._held(name)
+                ages_ms = [now_ms - one.since_ms for row, one in self._waiting.get(name, {}).items() if row not in held]
+                found[name] = Figures(
                     {result: self._counts.get((name, result), 0) for result in ("delivered", "failed", "dead")},
-                    len(self._waiting.get(name, {})), dead.count(name),
-                    max((now_ms - o.alert.recorded_ms for o in self._waiting.get(name, {}).values()), default=0) / 1000,
-                )
-                for name in names
-            }  # fmt: skip
+                    len(ages_ms), len(held), dead.count(name), max(ages_ms, default=0) / 1000,
+                )  # fmt: skip
+            return found
 
     def listed(self, limit: int = 500) -> dict[str, Any]:
         """Return what waits and what is dead, oldest first, JSON-able; `limit` of each at the most."""
@@ -522,34 +564,86 @@ class Outbox:
                 for name, mine in self._waiting.items()
                 for one in mine.values()
             ]
-            dead = [
-                {**_shown(row.channel, row.alert), "reason": row.reason, "dead_ms": row.dead_ms}
-                for _, (_, row) in sorted(self._dead.items())
-            ]
+            dead = [_dead(number, row) for number, row in sorted(self._dead.items())]
             errors = dict(self._errors)
         channels = [
             {
                 "name": name, "kind": self._ways[name].kind if name in self._ways else None, "waiting": f.waiting,
-                "dead": f.dead, "delivered": f.deliveries["delivered"], "last_error": errors.get(name),
+                "held": f.held, "dead": f.dead, "delivered": f.deliveries["delivered"], "last_error": errors.get(name),
             }
             for name, f in figures.items()
         ]  # fmt: skip
         return {"channels": channels, "waiting": waiting[:limit], "dead": dead[-limit:]}
 
+    def settle(self, ids: Sequence[int], word: Word) -> None:
+        """Send dead alerts again, or forget them; returns when that is on disk. All of them, or none.
 
-def unsent(store: Store, limit: int = 6000) -> dict[str, Any]:
+        Raises `CallerError` (404) where one of them is not dead, `Unavailable` where the writer does not come to it:
+        then it is not known whether it will.
+        """
+        written = threading.Event()
+        with self._lock:
+            _require(ids, self._dead)
+            for number in dict.fromkeys(ids):
+                row = self._dead.pop(number)
+                self._known.add(number)
+                self._marks.append(_Mark(number, *_settled(number, row, word)))
+                log.warning(
+                    "alert %d: %s by %r%s: %r (channel %s, %s)", number,
+                    "sent again" if word.action == "retry" else "dropped", word.actor,
+                    f" with the key {word.key_id}" if word.key_id else "", word.reason, row.channel, row.alert.subject,
+                )  # fmt: skip
+            self._words.append(written)
+        if not written.wait(WORD_S):
+            raise Unavailable("the writer is busy; whether this was done is unknown. `regime alerts list` shows it")
+
+
+def settle_in(store: Store, ids: Sequence[int], word: Word) -> None:
+    """As `Outbox.settle`, in a store that no service holds: its next service sends them, or forgets them."""
+    dead = {message.id: row for message, row in _rows(store) if message.key.startswith(_DEAD)}
+    _require(ids, dead)
+    with group(store):
+        store.started()  # It was opened for this and not by a service that may fail.
+        for number in dict.fromkeys(ids):
+            key, row = _settled(number, dead[number], word)
+            store.message_sent(number, word.said_ms)
+            store.put_message(store.last_seq(), key, msgspec.json.encode(row))
+
+
+def _require(ids: Sequence[int], dead: Mapping[int, Row]) -> None:
+    if gone := [number for number in ids if number not in dead]:
+        raise CallerError(
+            f"No alert {gone[0]} was given up, or it was sent again or dropped already. Nothing was changed. "
+            "`regime alerts list` shows what was given up.",
+            status=404,
+        )
+
+
+def _settled(number: int, dead: Row, word: Word) -> tuple[str, Row]:
+    """Return key and content of the row that takes a dead one's place."""
+    prefix = _AGAIN if word.action == "retry" else _DROPPED
+    return f"{prefix}{number}", Row(channel=dead.channel, alert=dead.alert, word=word)
+
+
+def unsent(store: Store) -> dict[str, Any]:
     """Return what waits and what is dead in a store that no service holds; as `Outbox.listed`, without its channels."""
     waiting, dead = [], []
-    for message in store.messages(limit):
-        try:
-            row = msgspec.json.decode(message.body, type=Row)
-        except msgspec.MsgspecError:
-            continue
+    for message, row in _rows(store):
         if message.key.startswith(_DEAD):
-            dead.append({**_shown(row.channel, row.alert), "reason": row.reason, "dead_ms": row.dead_ms})
-        else:
+            dead.append(_dead(message.id, row))
+        elif not message.key.startswith(_DROPPED):
             waiting.append({**_shown(row.channel, row.alert), "tries": 0, "last_error": ""})
     return {"channels": [], "waiting": waiting, "dead": dead}
+
+
+def _rows(store: Store) -> Iterator[tuple[Message, Row]]:
+    for message in store.messages(_STORED_MAX):
+        with contextlib.suppress(msgspec.MsgspecError):  # Of another version, perhaps.
+            yield message, msgspec.json.decode(message.body, type=Row)
+
+
+def _dead(number: int, row: Row) -> dict[str, Any]:
+    return {"id": number, **_shown(row.channel, row.alert), "reason": row.reason, "dead_ms": row.dead_ms}
 
 
 def _shown(channel: str, alert: Alert) -> dict[str, Any]:
@@ -582,4 +676,4 @@ def shout(ways: Sequence[Way], alert: Alert, *, tries: int = 2) -> list[threadin
     return threads
 
 
-__all__ = ["Figures", "Outbox", "Quiet", "Row", "Voice", "Way", "shout", "unsent"]
+__all__ = ["Figures", "Outbox", "Quiet", "Row", "Voice", "Way", "Word", "settle_in", "shout", "unsent"]

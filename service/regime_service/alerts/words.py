@@ -96,7 +96,10 @@ class Words(NamedTuple):
             "RegimeAlertChannelFailed", f"ALERT CHANNEL {channel} DOES NOT WORK",
             f"An alert could not be delivered by {channel} and was given up: {reason}.",
             "Nothing changes for your bots; alerts by the other channels go on.",
-            [f"regime alerts test {channel}", "regime alerts list"],
+            [
+                f"mend the channel; `regime alerts test {channel}` tries it",
+                "then `regime alerts retry --all` sends what was given up (`regime alerts list` shows it)",
+            ],
             now_ms=now_ms, identity=(self.epoch, channel, str(slot)),
         )  # fmt: skip
 
@@ -320,4 +323,5 @@ def _codes(told: SideDecision) -> set[str]:
 
 
 def _link(public_url: str, key: StreamKey) -> str:
-    return f"{public_url.rstrip('/')}/?{urlencode(key._asdict())}" if public_url else ""
+    """Return the address of a stream's page (`page/routes.py`)."""
+    return f"{public_url.rstrip('/')}/stream?{urlencode(key._asdict())}" if public_url else ""

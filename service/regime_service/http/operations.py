@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -32,10 +32,44 @@ Letters = Callable[[bool], list[DeadLetter]]
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who says it and why; kept in the log."""
+    """Who says it and why; kept with what it did."""
 
     actor: Label
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+WordT = TypeVar("WordT", bound=Word)
+
+
+async def read(request: Request, kind: type[WordT]) -> WordT:
+    """Return what an operator sent, and nothing else with it; `CallerError` says that nothing was changed."""
+    schema.Query(request.query, (), strict=True)
+    media = (request.only(b"content-type") or b"").decode("latin-1")
+    if media.partition(";")[0].strip().lower() != JSON:
+        raise CallerError(f"Say who asks and why, as {JSON}. Nothing was changed.", status=415)
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise CallerError(f"{error}. Nothing was changed.", errors=[FieldError("", str(error))]) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CallerError(f"The body cannot be read: {error}. Nothing was changed.", status=400) from None
+
+
+def word_body(**more: Any) -> dict[str, Any]:
+    """Return what OpenAPI says of the body that `read` takes; `more` are properties beside the word's own."""
+    text = {"type": "string", "minLength": 1}
+    properties = {"actor": text, "reason": text, **more}
+    return {
+        "required": True,
+        "content": {JSON: {"schema": {
+            "type": "object", "required": [*properties], "additionalProperties": False, "properties": properties,
+        }}},
+    }  # fmt: skip
+
+
+def answer(body: Any) -> Response:
+    """Return 200 with this as JSON."""
+    return Response(msgspec.json.encode(body), headers=((b"content-type", JSON.encode()),))
 
 
 def as_plain(letter: DeadLetter) -> dict[str, Any]:
@@ -53,7 +87,7 @@ def install(app: Application, ports: Ports, letters: Letters) -> None:
     async def get_dead_letters(request: Request) -> Response:
         query = schema.Query(request.query, (_CLOSED,), strict=True)
         found = await asyncio.to_thread(letters, query.text("closed") == "true")
-        return _json({"dead_letters": [as_plain(one) for one in found]})
+        return answer({"dead_letters": [as_plain(one) for one in found]})
 
     async def retry_dead_letter(request: Request) -> Response:
         return await act(request, "retry")
@@ -62,16 +96,7 @@ def install(app: Application, ports: Ports, letters: Letters) -> None:
         return await act(request, "drop")
 
     async def act(request: Request, action: Any) -> Response:
-        schema.Query(request.query, (), strict=True)
-        media = (request.only(b"content-type") or b"").decode("latin-1")
-        if media.partition(";")[0].strip().lower() != JSON:
-            raise CallerError(f"Say who asks and why, as {JSON}. Nothing was changed.", status=415)
-        try:
-            word = msgspec.json.decode(await request.body(), type=Word)
-        except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            raise CallerError(f"{error}. Nothing was changed.", errors=[FieldError("", str(error))]) from None
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise CallerError(f"The body cannot be read: {error}. Nothing was changed.", status=400) from None
+        word = await read(request, Word)
         text = request.path_params["id"]
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
         found = {one.id: one for one in await asyncio.to_thread(letters, False)}.get(number)
@@ -89,17 +114,10 @@ def install(app: Application, ports: Ports, letters: Letters) -> None:
         receipt = await ports.ingest([command])
         still = any(one.id == found.id for one in await asyncio.to_thread(letters, False))
         answers = [to_thresholds(decision, ports.epoch(), 0) for decision in receipt.decisions]
-        return _json({"id": found.id, "open": still, "thresholds": answers})
+        return answer({"id": found.id, "open": still, "thresholds": answers})
 
-    text = {"type": "string", "minLength": 1}
     letter = {"type": "object", "additionalProperties": True}
-    body = {
-        "required": True,
-        "content": {JSON: {"schema": {
-            "type": "object", "required": ["actor", "reason"], "additionalProperties": False,
-            "properties": {"actor": text, "reason": text},
-        }}},
-    }  # fmt: skip
+    body = word_body()
     for method, path, handler, summary, about, extra in (
         ("GET", "/v1/dead-letters", get_dead_letters, "Events that made judging fail",
          "Each pauses its stream (`engine-error`) until it is retried or dropped, or a new reference is registered.",
@@ -118,13 +136,9 @@ def install(app: Application, ports: Ports, letters: Letters) -> None:
         app.routes.add(method, path, handler, tag="operator", summary=summary, about=about, operation=extra)
 
 
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), headers=((b"content-type", JSON.encode()),))
-
-
 _CLOSED = schema.Param("closed", "true: those that are closed as well", choices=("true", "false"), default="false")
 _ACTED = {JSON: {"schema": {"type": "object", "required": ["id", "open", "thresholds"], "properties": {
     "id": {"type": "integer"}, "open": {"type": "boolean"}, "thresholds": {"type": "array"},
 }}}}  # fmt: skip
 
-__all__ = ["Letters", "Word", "as_plain", "install"]
+__all__ = ["Letters", "Word", "answer", "as_plain", "install", "read", "word_body"]

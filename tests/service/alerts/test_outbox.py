@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import msgspec
 import pytest
 
 from regime.decision import Decision
-from regime.errors import CorruptionError
+from regime.errors import CallerError, CorruptionError, Unavailable
 from regime.events import StreamKey
 from regime_service.alerts import Alert, Delivery
 from regime_service.alerts import outbox as module
-from regime_service.alerts.outbox import Outbox, Quiet, Row, Way, shout, unsent
+from regime_service.alerts.outbox import Outbox, Quiet, Row, Way, Word, settle_in, shout, unsent
 from regime_service.stores import group
 from regime_service.stores.opening import open_store
 from regime_service.testing import CapturingChannel, HandClock
@@ -265,6 +266,152 @@ def test_what_waits_goes_into_one_message_where_the_channel_can_hold_it(bench: B
     assert keys(a) == list("01234")
 
 
+# --- sent again, or dropped, at an operator's word ------------------------------------------------------------------
+
+
+def word(action: Any = "retry", said_ms: int = NOW_MS) -> Word:
+    return Word(action=action, actor="ana", reason="the token is mended", said_ms=said_ms, key_id="k1")
+
+
+def settle(bench: Bench, ids: list[int], said: Word) -> None:
+    """As the HTTP door does: in a thread of its own, while the writer goes round."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(bench.outbox.settle, ids, said)  # type: ignore[union-attr]
+        bench.until(done.done)
+        done.result()
+
+
+def dead(bench: Bench, refusals: int, *alerts: Alert) -> tuple[CapturingChannel, list[int]]:
+    """Alerts that were given up, and the channel that delivers from now on."""
+    channel = CapturingChannel(*[NEVER] * refusals)
+    outbox = bench.live(channel)
+    bench.say(*alerts)
+    bench.until(lambda: len(outbox.listed()["dead"]) == refusals)
+    return channel, [one["id"] for one in outbox.listed()["dead"]]
+
+
+def test_a_dead_alert_is_sent_again_under_its_key_once_and_after_what_came_since(bench: Bench) -> None:
+    a, (number, other) = dead(bench, 2, alert("1"), alert("2"))
+    settle(bench, [number], word())
+    bench.until(lambda: keys(a) == ["1"] and bench.waiting() == ["dead 2"])
+    # A second word about the same alert, and one about an alert that waits or never was, change nothing.
+    for ids in ([number], [other, number], [4711]):
+        with pytest.raises(CallerError, match="Nothing was changed") as refused:
+            bench.outbox.settle(ids, word())  # type: ignore[union-attr]
+        assert refused.value.status_hint == 404
+    bench.settle()
+    assert keys(a) == ["1"]
+    assert [one["key"] for one in bench.outbox.listed()["dead"]] == ["2"]  # type: ignore[union-attr]
+    fresh = CapturingChannel()
+    after = bench.live(fresh)
+    bench.settle()
+    assert (fresh.tried, [one["id"] for one in after.listed()["dead"]]) == ([], [other])
+
+
+def test_what_is_asked_for_twice_in_one_breath_is_sent_once(bench: Bench) -> None:
+    a, (number,) = dead(bench, 1, alert("1"))
+    settle(bench, [number, number], word())
+    bench.until(lambda: not bench.waiting())
+    bench.settle()
+    assert keys(a) == ["1"]
+
+
+def test_one_that_is_refused_again_is_dead_again_and_can_be_sent_once_more(bench: Bench) -> None:
+    a, (number,) = dead(bench, 1, alert("1"))
+    a.results = [NEVER]
+    settle(bench, [number], word())
+    bench.until(lambda: [one["id"] for one in bench.outbox.listed()["dead"]] not in ([], [number]))  # type: ignore[union-attr]
+    (again,) = [one["id"] for one in bench.outbox.listed()["dead"]]  # type: ignore[union-attr]
+    settle(bench, [again], word())
+    bench.until(lambda: keys(a) == ["1"] and not bench.waiting())
+
+
+def test_a_crash_between_the_word_and_the_delivery_loses_neither(bench: Bench) -> None:
+    _, (number,) = dead(bench, 1, alert("1"))
+    waits = CapturingChannel(*[LATER] * 10_000)
+    bench.live(waits)
+    settle(bench, [number], word())
+    assert bench.waiting() == [f"again {number}"]
+    assert [one["key"] for one in unsent(bench.store)["waiting"]] == ["1"]
+    fresh = CapturingChannel()
+    bench.live(fresh)
+    bench.until(lambda: keys(fresh) == ["1"] and not bench.waiting())
+
+
+def test_a_word_that_was_not_written_down_is_not_acknowledged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORD_S", 0.05)
+    _, (number,) = dead(bench, 1, alert("1"))
+    with pytest.raises(Unavailable, match="whether this was done is unknown"):
+        bench.outbox.settle([number], word())  # type: ignore[union-attr]
+    fresh = CapturingChannel()
+    after = bench.live(fresh)  # The writer died before it came to it.
+    bench.settle()
+    assert (fresh.tried, [one["id"] for one in after.listed()["dead"]]) == ([], [number])
+
+
+def test_a_dropped_alert_is_never_sent_and_the_store_forgets_it(bench: Bench) -> None:
+    a, (number, other) = dead(bench, 2, alert("1"), alert("2"))
+    settle(bench, [number], word("drop"))
+    bench.until(lambda: bench.waiting() == ["dead 2"])
+    for listed in (bench.outbox.listed(), unsent(bench.store)):  # type: ignore[union-attr]
+        assert ([one["id"] for one in listed["dead"]], listed["waiting"]) == ([other], [])
+    fresh = CapturingChannel()
+    bench.live(fresh)
+    bench.settle()
+    assert (a.delivered, fresh.tried) == ([], [])
+
+
+def test_who_asked_for_it_and_why_stands_in_the_store_and_in_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    _, numbers = dead(bench, 2, alert("1"), alert("2"))
+    bench.live(CapturingChannel(*[LATER] * 10_000))
+    written: dict[str, Row] = {}
+    put = bench.store.put_message
+
+    def note(seq: int, key: str, body: bytes) -> None:
+        written[key] = msgspec.json.decode(body, type=Row)
+        put(seq, key, body)
+
+    bench.store.put_message = note  # type: ignore[method-assign]
+    settle(bench, numbers[:1], word())
+    settle(bench, numbers[1:], word("drop"))
+    assert written[f"again {numbers[0]}"].word == word()
+    assert written[f"dropped {numbers[1]}"].word == word("drop")
+    for said in ("sent again by 'ana' with the key k1: 'the token is mended'", "dropped by 'ana'"):
+        assert said in caplog.text
+
+
+def test_time_for_one_that_is_sent_again_counts_from_the_word(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_MAX_S", 0.02)
+    _, (number,) = dead(bench, 1, alert("1"))
+    outbox = bench.live(CapturingChannel(*[LATER] * (module.GIVE_UP_TRIES + 2)))
+    bench.clock.ms += 30 * HOUR_MS
+    settle(bench, [number], word(said_ms=bench.clock.ms))
+    assert outbox.figures()["a"].oldest_s == 0.0
+    bench.until(lambda: outbox.figures()["a"].deliveries["delivered"] == 1)
+    assert outbox.figures()["a"].deliveries["dead"] == 0
+
+
+def test_where_no_service_runs_the_store_takes_the_word_for_the_next_one(bench: Bench) -> None:
+    _, numbers = dead(bench, 3, alert("1"), alert("2"), alert("3"))
+    bench.outbox.stop()  # type: ignore[union-attr]
+    with pytest.raises(CallerError, match="No alert 4711 was given up"):
+        settle_in(bench.store, [numbers[0], 4711], word())
+    assert [one["id"] for one in unsent(bench.store)["dead"]] == numbers
+    settle_in(bench.store, numbers[:1], word())
+    settle_in(bench.store, numbers[1:2], word("drop"))
+    for again in (word(), word("drop")):
+        with pytest.raises(CallerError, match="Nothing was changed"):
+            settle_in(bench.store, numbers[:2], again)
+    listed = unsent(bench.store)
+    assert ([one["key"] for one in listed["waiting"]], [one["key"] for one in listed["dead"]]) == (["1"], ["3"])
+    fresh = CapturingChannel()
+    bench.live(fresh)
+    bench.until(lambda: keys(fresh) == ["1"] and bench.waiting() == ["dead 3"])
+
+
 # --- given up, on record ---------------------------------------------------------------------------------------------
 
 
@@ -332,6 +479,16 @@ def test_an_old_alert_whose_receiver_is_back_is_delivered_however_old(bench: Ben
     bench.clock.ms += 300 * HOUR_MS
     bench.say(alert("1"))
     bench.until(lambda: keys(a) == ["1"])
+
+
+def test_one_that_comes_late_says_so_first_and_keeps_its_key(bench: Bench) -> None:
+    a = CapturingChannel(LATER)
+    bench.live(a)
+    bench.say(alert("1"))
+    bench.until(lambda: a.tried)
+    bench.clock.ms += 3 * HOUR_MS
+    bench.until(lambda: keys(a) == ["1"])
+    assert [batch[0].subject for batch in a.tried] == ["subject 1", "3 h ago: subject 1"]
 
 
 def test_alerts_for_a_channel_that_is_gone_from_the_configuration_are_listed(bench: Bench) -> None:
@@ -490,6 +647,21 @@ def test_figures_tell_how_many_wait_and_how_long_the_oldest_has(bench: Bench) ->
     assert [one["key"] for one in listed["waiting"]] == ["1", "2"]
     assert listed["waiting"][0]["last_error"] == "not now"
     assert listed["channels"][0]["last_error"] == "not now"
+
+
+def test_what_quiet_hours_hold_back_is_not_counted_as_waiting(bench: Bench) -> None:
+    """Else the night would look like a channel that does not answer."""
+    a = CapturingChannel()
+    outbox = bench.live(a, quiet=Quiet(22 * 60, 7 * 60, UTC))  # It is 05:05.
+    bench.say(alert("resumed", kind="resumed", urgent=False))
+    bench.until(lambda: len(outbox.listed()["waiting"]) == 1)
+    bench.clock.ms += HOUR_MS
+    figures = outbox.figures()["a"]
+    assert (figures.waiting, figures.held, figures.oldest_s) == (0, 1, 0.0)
+    assert (outbox.listed()["channels"][0]["waiting"], outbox.listed()["channels"][0]["held"]) == (0, 1)
+    bench.clock.ms += HOUR_MS
+    assert (outbox.figures()["a"].waiting, outbox.figures()["a"].held) == (1, 0)
+    assert a.tried == []
 
 
 def test_an_alert_survives_the_store_as_it_was() -> None:

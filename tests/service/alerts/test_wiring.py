@@ -18,6 +18,7 @@ from regime.errors import OperatorError
 from regime.events import Command, Equity, Observation, Trade
 from regime_service import app as app_module
 from regime_service.app import Service
+from regime_service.clock import GuardedClock
 from regime_service.metrics import RegimeCollector, exposition
 from regime_service.runners import embedded
 from regime_service.runners.recovery import RecoveryFailed
@@ -257,6 +258,29 @@ def test_a_disk_that_hangs_is_told_and_so_is_its_end(
         ("RegimeServiceStuck", False), ("RegimeServiceStuck", True),
     ]  # fmt: skip
     assert "the store has not answered for 0." in told[0]["happened"]
+
+
+def test_a_clock_that_cannot_be_right_is_told_and_so_is_its_end(make: Make, receiver: HttpReceiver) -> None:
+    first = make(now=HandClock(FIRST_MS + CANDLE_MS + 1000))
+    observe(first, 0)
+    first.stop()
+    wall = [FIRST_MS / 1000 - 7200]  # The machine came back two hours in the past.
+    service = make(now=GuardedClock(lambda: wall[0], lambda: 0.0))
+    assert "the clock is wrong" in str(service.fault())
+    for _ in range(3):
+        service.look_for_trouble()
+    until(lambda: receiver.requests)
+    wall[0] += 7200 + 600
+    service.look_for_trouble()
+    until(lambda: len(receiver.requests) == 2)
+    assert service.fault() is None
+    told = [one.json() for one in receiver.requests]
+    assert [(one["name"], one["resolved"]) for one in told] == [
+        ("RegimeClockBehind", False), ("RegimeClockBehind", True),
+    ]  # fmt: skip
+    assert told[0]["subject"].startswith("REGIMEGATE WAITS on ")
+    assert "if it is right now, it was ahead when those events were written" in told[0]["happened"]
+    assert told[0]["lift"][0].startswith("set the clock of the machine right")
 
 
 def test_a_moment_in_which_nothing_moves_wakes_nobody(

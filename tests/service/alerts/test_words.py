@@ -131,7 +131,7 @@ def test_it_reads_as_a_trader_needs_it_at_three_in_the_morning() -> None:
         "- win-rate ends\n"
         "- not before 2025-11-03 06:05 UTC\n\n"
         "2025-11-03 05:05 UTC, decision 2\n"
-        "https://regime.example.org/?model=m&symbol=BTC%2FUSDT%3AUSDT&timeframe=5m"
+        "https://regime.example.org/stream?model=m&symbol=BTC%2FUSDT%3AUSDT&timeframe=5m"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_fault_says_first_what_to_do_about_it() -> None:
 
 def test_an_alert_that_was_written_down_long_after_the_fact_says_so() -> None:
     (found,) = WORDS.alerts_of(decision(side(), version=1), decision(side("stale")), NOW_MS + 86_400_000)
-    assert "2025-11-03 05:05 UTC, decision 2, written down 2025-11-04 05:05 UTC" in plain_text([found])
+    assert "2025-11-03 05:05 UTC, decision 2, noticed 2025-11-04 05:05 UTC" in plain_text([found])
 
 
 def test_several_in_one_message_are_short_and_the_urgent_one_gives_the_subject() -> None:
@@ -154,6 +154,29 @@ def test_several_in_one_message_are_short_and_the_urgent_one_gives_the_subject()
     from regime_service.alerts import subject
 
     assert subject(both[::-1]) == "PAUSED: m BTC/USDT:USDT 5m, long (drift), and 1 more"
+
+
+def test_several_in_one_message_say_what_to_do_first_where_there_is_something_to_do() -> None:
+    (fault,) = WORDS.alerts_of(decision(side(), version=1), decision(side("stale")), NOW_MS)
+    text = plain_text([fault, WORDS.channel_refuses("phone", "the token is wrong", 1, NOW_MS)])
+    assert "\nFirst: see that your bot runs, that it gets candles from the exchange" in text
+    assert "\nWhat to do: mend the channel; `regime alerts test phone` tries it" in text
+    assert "Lifted when" not in text
+
+
+def test_several_in_one_message_link_to_each_of_their_streams_once() -> None:
+    words = Words("e", "https://regime.example.org")
+    found = [
+        one
+        for symbol in ("A", "B")
+        for version in (2, 3)
+        for one in words.alerts_of(decision(side()), decision(side("drift"), version=version, symbol=symbol), NOW_MS)
+    ]
+    assert len(found) == 4
+    assert plain_text(found).splitlines()[-2:] == [
+        f"https://regime.example.org/stream?model=m&symbol={symbol}&timeframe=5m" for symbol in ("A", "B")
+    ]
+    assert plain_text(found[:2]).count("https://") == 1
 
 
 def test_a_reminder_is_of_what_is_paused_now_and_not_of_a_warm_up() -> None:

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 import regime_service.page
-from regime.events import SIDES, Recalibrated
+from regime.events import SIDES, Recalibrated, StreamKey
 from regime.reference import Reference
+from regime_service.alerts.words import Words
 from regime_service.page.routes import ASSETS
 from regime_service.page.views import ROWS_MAX
 
@@ -31,6 +32,44 @@ def text_of(page: str) -> str:
     """The words of a page, as somebody reads them."""
     plain = re.sub(r"<script.*?</script>|<[^>]*>", " ", page, flags=re.S)
     return " ".join(html.unescape(plain).split())
+
+
+# --- from outside ---
+
+
+ODD_SYMBOLS = ("BTC/USDT:USDT", "BTC/USDT", "BTC/USD:BTC-251226", "a b&c=d#e?f%2F+g", "<i>\u00fc\U0001f402")
+
+
+@pytest.mark.parametrize("public_url", ["https://regime.example.org", "https://regime.example.org/"])
+@pytest.mark.parametrize("symbol", ODD_SYMBOLS)
+def test_the_link_in_an_alert_opens_the_page_of_its_stream(
+    make_site: Callable[..., Any], symbol: str, public_url: str
+) -> None:
+    site = make_site()
+    stream = {"model": "m/1 & co", "symbol": symbol, "timeframe": "5m"}
+    site.warm(**stream)
+    before = site.service.board.now.decisions[StreamKey(**stream)]
+    site.send("observations", [site.observation(1, features={"f1": None, "f2": 1.0}, **stream)])
+    after = site.service.board.now.decisions[StreamKey(**stream)]
+    (alert,) = Words("e", public_url).alerts_of(before, after, after.as_of_ms)
+    assert alert.link.isascii() and alert.link.startswith("https://regime.example.org/stream?")
+    link = alert.link.removeprefix("https://regime.example.org")
+    opened = site.get(link)
+    assert opened.status_code == 200
+    assert all(said in text_of(opened.text) for said in (symbol, "m/1 & co", "non-finite"))
+    # Whoever has to log in first comes to the same page.
+    token = site.key("read")
+    asked = site.get(link)
+    assert asked.status_code == 401
+    let_in = site.form("/session", {"next": html.unescape(re.findall(r'name="next" value="(.*?)"', asked.text)[0]),
+                                    "key": token})  # fmt: skip
+    there = text_of(site.get(let_in.headers["location"]).text)
+    assert all(said in there for said in (symbol, "m/1 & co", "non-finite"))
+
+
+def test_the_link_of_a_stream_that_is_gone_says_so(site: Any) -> None:
+    """The control: the page above could have been any page."""
+    assert site.stream(symbol="BTC/USDT").status_code == 404
 
 
 # --- the board ---
