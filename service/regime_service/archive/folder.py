@@ -6,8 +6,8 @@
     references/ID                                         samples and limits, as the store holds them
 
 A file is replaced in one step and `archive.json` last of all. Rows beyond what that says come from an append that did
-not end; the next one takes them out again. When a stream gets new columns its older files are written anew with them,
-so that a whole folder is one table to any reader.
+not end; the next one takes them out again. When a model gets new columns all its files are written anew with them, so
+that its folder is one table to any reader.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import heapq
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -59,6 +59,8 @@ class State(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Row of the newest decision, in the store."""
     newest_ms: dict[str, int] = {}
     """Folder of observations -> newest `ts_ms` in it: an older one is late."""
+    features: dict[str, list[str]] = {}
+    """Folder of a model's observations -> its features, in the order of their columns, in every file below it."""
 
 
 class Archive:
@@ -82,7 +84,9 @@ class Archive:
 
         Returns how many events were new. All of them are there afterwards, or none.
         """
-        state = msgspec.structs.replace(self.state, newest_ms=dict(self.state.newest_ms))
+        state = msgspec.structs.replace(
+            self.state, newest_ms=dict(self.state.newest_ms), features=dict(self.state.features)
+        )
         groups: dict[tuple[str, str], list[Logged]] = {}
         count = 0
         for seq, recorded_ms, event in events:
@@ -104,10 +108,10 @@ class Archive:
             state.last_decision = row_id
             place = "/".join(("decisions", *map(folder_name, decision.key)))
             made.setdefault((place, day_of(decision.as_of_ms)), []).append((row_id, seq, decision))
+        self._grow(state, groups)
         for (place, day), rows in groups.items():
             if isinstance(rows[0].event, Observation):
-                self._grow(place, rows)
-                self._merge(place, day, observation_table(rows, self._features(place)))
+                self._merge(place, day, observation_table(rows, state.features[_model_of(place)]))
             else:
                 self._merge(place, day, event_table(type(rows[0].event), rows))
         for (place, day), served in made.items():
@@ -138,23 +142,38 @@ class Archive:
             )
         self.state.epoch = epoch
 
-    def _grow(self, place: str, rows: Sequence[Logged]) -> None:
-        """Give the older files of a stream the columns that it never had before."""
-        known = dict.fromkeys(self._features(place))
-        new = dict.fromkeys(name for row in rows for name in row.event.features if name not in known)  # type: ignore[union-attr]
-        if not new or not known:
-            return
-        wanted = observation_table([], [*known, *new]).schema
-        for file in sorted((self.folder / place).glob("*.parquet")):
-            table = read_columns(file)
-            self._write(file, pa.concat_tables([wanted.empty_table(), table], promote_options="default"))
+    def _grow(self, state: State, groups: Mapping[tuple[str, str], Sequence[Logged]]) -> None:
+        """Give every file of a model, whatever its stream and day, the columns that the model never had before.
 
-    def _features(self, place: str) -> list[str]:
-        """Features of a stream so far, in the order of their columns."""
-        newest = max((self.folder / place).glob("*.parquet"), default=None)
-        if newest is None:
-            return []
-        return [f for name in pq.read_schema(newest).names if (f := feature_of(name)) is not None]
+        So `observations/MODEL` is one table. Where files differ pandas leaves columns out without a word, and polars
+        and duckdb refuse.
+        """
+        sent: dict[str, dict[str, None]] = {}
+        for (place, _), rows in groups.items():
+            if isinstance(rows[0].event, Observation):
+                names = sent.setdefault(_model_of(place), {})
+                for row in rows:
+                    names.update(dict.fromkeys(row.event.features))  # type: ignore[union-attr]
+        for model, names in sent.items():
+            known = state.features.get(model)
+            if known is None or not names.keys() <= set(known):
+                state.features[model] = list(dict.fromkeys([*(known or self._features_found(model)), *names]))
+                self._widen(model, state.features[model])
+
+    def _features_found(self, model: str) -> list[str]:
+        """Features of a model in the files themselves, for an archive that keeps no list of them."""
+        columns = dict.fromkeys(name for file in self._files(model) for name in _names(file))
+        return [feature for name in columns if (feature := feature_of(name)) is not None]
+
+    def _widen(self, model: str, features: Sequence[str]) -> None:
+        wanted = observation_table([], features).schema
+        for file in self._files(model):
+            if _names(file) != wanted.names:
+                table = pa.concat_tables([wanted.empty_table(), read_columns(file)], promote_options="default")
+                self._write(file, table)
+
+    def _files(self, model: str) -> list[Path]:
+        return sorted((self.folder / model).rglob("*.parquet"))
 
     def _merge(self, place: str, day: str, table: pa.Table) -> None:
         file = self.folder / place / f"{day}.parquet"
@@ -265,6 +284,11 @@ def place_of(event: AnyEvent) -> str:
     return "/".join((kind, *(EVERYTHING if label is None else folder_name(label) for label in labels)))
 
 
+def _model_of(place: str) -> str:
+    """Return the folder of all streams of a model, given the one of a stream's observations."""
+    return "/".join(place.split("/")[:2])
+
+
 def folder_name(label: str) -> str:
     """Return a label as the name of a folder.
 
@@ -313,7 +337,18 @@ def read_columns(file: Path, *columns: str) -> pa.Table:
     try:
         return pq.read_table(file, columns=list(columns) or None, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise CorruptionError(f"{file} cannot be read: {error}; move the archive away, it is made anew") from error
+        raise _unreadable(file, error) from error
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(file).names)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> CorruptionError:
+    return CorruptionError(f"{file} cannot be read: {error}; move the archive away, it is made anew")
 
 
 def _decision_table(made: Sequence[tuple[int, int, Decision]]) -> pa.Table:
