@@ -17,7 +17,8 @@ import heapq
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 
 from regime.decision import Decision, decision_bytes
 from regime.errors import CorruptionError, OperatorError
-from regime.events import AnyEvent, Observation
+from regime.events import AnyEvent, Observation, StreamKey, concerns
 from regime_service.archive.rows import (
     UTC_MS,
     Logged,
@@ -106,8 +107,9 @@ class Archive:
         made: dict[tuple[str, str], list[tuple[int, int, Decision]]] = {}
         for row_id, seq, decision in decisions:
             state.last_decision = row_id
-            place = "/".join(("decisions", *map(folder_name, decision.key)))
-            made.setdefault((place, day_of(decision.as_of_ms)), []).append((row_id, seq, decision))
+            made.setdefault((_decisions_of(decision.key), day_of(decision.as_of_ms)), []).append(
+                (row_id, seq, decision)
+            )
         self._grow(state, groups)
         for (place, day), rows in groups.items():
             if isinstance(rows[0].event, Observation):
@@ -246,18 +248,71 @@ class Archive:
         if expected <= self.state.last_seq:
             raise CorruptionError(f"event {expected} is missing in the archive {self.folder}: make it anew")
 
-    def _streams(self) -> Iterator[Iterator[Logged]]:
+    def of_stream(self, key: StreamKey) -> Iterator[AnyEvent]:
+        """Yield the events that concern one stream, in the order of the log, reading no more files than it takes.
+
+        `CorruptionError` names the first event of the whole archive that is missing: whose it was is not known then.
+        """
+        self._require_all()
+        market = {folder_name(key.symbol), folder_name(key.timeframe), EVERYTHING}
+        for row in heapq.merge(*self._streams(folder_name(key.model), market), key=lambda row: row.seq):
+            if row.seq > self.state.last_seq:
+                return
+            if concerns(row.event, key):
+                yield row.event
+
+    def _require_all(self) -> None:
+        there = [np.zeros(0, dtype=np.int64)]
+        for place in self._places():
+            there += [read_columns(file, "seq").column("seq").to_numpy() for file in place.glob("*.parquet")]
+        seqs = np.sort(np.concatenate(there))
+        seqs = seqs[seqs <= self.state.last_seq]
+        wanted = np.arange(1, self.state.last_seq + 1)
+        if not np.array_equal(seqs, wanted):
+            missing = np.setdiff1d(wanted, seqs)
+            raise CorruptionError(
+                f"event {missing[0]} is missing in the archive {self.folder}: make it anew" if len(missing)
+                else f"an event stands twice in the archive {self.folder}: make it anew"
+            )  # fmt: skip
+
+    def _places(self) -> list[Path]:
+        """Folders of events."""
+        found = {file.parent for file in self.folder.glob("*/**/*.parquet")}
+        return sorted(place for place in found if place.relative_to(self.folder).parts[0] != "decisions")
+
+    def _streams(self, model: str | None = None, market: Container[str] = ()) -> Iterator[Iterator[Logged]]:
         """One iterator a folder; its files by day. Within a folder the log is nearly in the order of days: what came
         late stands in an older file, so that files are merged as far as their numbers overlap."""
-        for place in sorted({file.parent for file in self.folder.glob("*/**/*.parquet")}):
-            if place.relative_to(self.folder).parts[0] != "decisions":
-                yield _in_order(sorted(place.glob("*.parquet")))
+        for place in self._places():
+            kind, *labels = place.relative_to(self.folder).parts
+            if model is not None:
+                its = labels.pop(0) if kind != "candles" else model
+                # An override is ended by a word that may name another market.
+                if its != model or (kind != "commands" and not all(label in market for label in labels)):
+                    continue
+            yield _in_order(sorted(place.glob("*.parquet")))
+
+    def traded(self) -> dict[StreamKey, int]:
+        """Return how many real trades each stream has; streams with none are not in it."""
+        found: Counter[StreamKey] = Counter()
+        for file in sorted(self.folder.glob("trades/**/*.parquet")):
+            table = read_columns(file, "seq", "shadow", *StreamKey._fields)
+            for row in table.to_pylist():
+                if row["seq"] <= self.state.last_seq and not row["shadow"]:
+                    found[StreamKey(row["model"], row["symbol"], row["timeframe"])] += 1
+        return dict(found)
 
     def decisions(self) -> Iterator[tuple[int, bytes]]:
         """Yield (number of the event, decision as bytes), in the order they were made."""
-        files = sorted(self.folder.glob("decisions/**/*.parquet"))
+        yield from self._decisions(self.folder / "decisions")
+
+    def served(self, key: StreamKey) -> list[bytes]:
+        """Return the decisions of one stream, in the order they were made."""
+        return [decision for _, decision in self._decisions(self.folder / _decisions_of(key))]
+
+    def _decisions(self, place: Path) -> Iterator[tuple[int, bytes]]:
         found: list[tuple[int, int, str]] = []
-        for file in files:
+        for file in sorted(place.rglob("*.parquet")):
             table = read_columns(file, "row", "seq", "decision")
             found += zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
         for _, seq, decision in sorted(found):
@@ -275,6 +330,15 @@ class Archive:
         except (OSError, ValueError) as error:
             raise CorruptionError(f"the reference {reference_id} of the archive cannot be read: {error}") from error
 
+    def kept(self, known: str) -> bytes:
+        """Return a reference, or limits, that an event names. Raises `CorruptionError` where it is not there."""
+        try:
+            return self.reference(known)
+        except KeyError:
+            raise CorruptionError(
+                f"the reference {known} is missing in the archive {self.folder}: make it anew"
+            ) from None
+
 
 def place_of(event: AnyEvent) -> str:
     """Return the folder of an event's kind and stream."""
@@ -282,6 +346,10 @@ def place_of(event: AnyEvent) -> str:
     kind = {"model_promoted": "promotions", "equity": "equity", "recalibrated": "references_in_force",
             "reconfigured": "configurations"}.get(kind_of(event), f"{kind_of(event)}s")  # fmt: skip
     return "/".join((kind, *(EVERYTHING if label is None else folder_name(label) for label in labels)))
+
+
+def _decisions_of(key: StreamKey) -> str:
+    return "/".join(("decisions", *map(folder_name, key)))
 
 
 def _model_of(place: str) -> str:
