@@ -10,9 +10,11 @@ import json
 import math
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -79,6 +81,7 @@ def run_sweep(
     if all(trade.shadow for trade in history.trades):
         raise OperatorError("there is no real trade in the list, so there is nothing to judge by")
     notes = history.notes
+    _make(options.out)  # What cannot be written is said before hours of work, too.
     del history  # The processes read it themselves.
     played = _play(console, options, configs, jobs=jobs, quiet=as_json)
     verdicts = played[0]
@@ -92,17 +95,29 @@ def run_sweep(
     )  # fmt: skip
     plain = {**json.loads(msgspec.json.encode(found)), "notes": notes}
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "sweep.json").write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
         (options.out / "sweep.html").write_text(page(found, notes), "utf-8")
     except OSError as error:
-        raise OperatorError(f"the report cannot be written: {error}") from error
+        raise _cannot_write(options.out, error) from error
     if as_json:
         console.file.write(json.dumps(plain) + "\n")
     else:
         for line in [*table(found), "", *sentences(found), *notes, f"Report: {options.out / 'sweep.html'}"]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+
+
+def _cannot_write(out: Path, error: OSError) -> OperatorError:
+    return OperatorError(f"{out}: cannot be written ({error.strerror or error})")
 
 
 def read_grid(parts: Sequence[str]) -> dict[str, list[Any]]:
@@ -119,6 +134,8 @@ def read_grid(parts: Sequence[str]) -> dict[str, list[Any]]:
         if key in grid:
             raise OperatorError(f"--grid: `{key}` stands twice")
         grid[key] = [_value(text.strip()) for text in values.split(",")]
+        if "" in grid[key]:
+            raise OperatorError(f"--grid {part!r}: a value is missing between two commas")
     return grid
 
 

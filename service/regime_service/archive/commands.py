@@ -42,6 +42,8 @@ def run_archive(console: Console, settings: Settings, folder: str | None) -> int
 
 
 def _folder(settings: Settings, folder: str | None) -> Path:
+    if not (folder or settings.store.url) and not Path(settings.store.file).name:
+        raise OperatorError(f"--store {settings.store.file}: that is no file")
     place = Path(folder) if folder else settings.archive_folder()
     if place is None:
         raise OperatorError("the store is a database, so say where the archive is: --folder DIR, or [archive] folder")

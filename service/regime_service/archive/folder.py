@@ -216,7 +216,7 @@ class Archive:
         file = self.folder / "archive.json"
         try:
             raw = file.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return State()
         except OSError as error:
             raise OperatorError(f"the archive cannot be read: {error}") from error
