@@ -58,7 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
             def talks(candles):
                 print("rows", len(candles))
-                return good(candles).assign(side="long", time=candles.index)
+                made = good(candles)
+                return made.assign(side="long", time=made.index)
 
             def leaves(candles):
                 raise SystemExit(3)
