@@ -6,6 +6,7 @@ ACTIVE; the votes of the rules. Which state may follow which is the table in `de
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from regime.config import DetectorConfig, EngineConfig, ModelConfig, RuleConfig
+from regime.config import DetectorConfig, EngineConfig, ModelConfig, RuleConfig, nearest
 from regime.decision import Cause, Reason, Resume, SideDecision, TradingState, transition
 from regime.errors import OperatorError
 from regime.events import Command
@@ -73,6 +74,11 @@ def build_rules(config: EngineConfig) -> list[Rule]:
 
 def _build(kind: str, options: dict[str, bool | int | float | str]) -> Rule:
     made = load("regime.rules", kind)
+    known = inspect.signature(made).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        for option in options:
+            if option not in known:
+                raise OperatorError(f"rule {kind!r} has no option `{option}`{nearest(option, known)}")
     try:
         rule = made(**options)
     except (TypeError, ValueError) as error:

@@ -1,7 +1,8 @@
 """Before a model goes live: is there anything in its features or its record that makes backtest and live differ?
 
     check_values(names, values, close)   what a log or a reference of features shows by itself
-    check_lookback, check_lookahead      what `regime.lookback` found by asking the feature function
+    check_repeatable, check_lookback, check_lookahead
+                                         what `regime.lookback` found by asking the feature function
     check_model(outcomes, ...)           what the trades say about the score and the edge
 
 Each gives checks: PASS, WARN or FAIL, one sentence on what was found and what to do, and the figures behind it. FAIL is
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regime.edge import edge
-from regime.lookback import Memory, Peek
+from regime.lookback import Computed, Memory, Peek
 from regime.outcomes import Outcome
 
 Floats = NDArray[np.float64]
@@ -159,6 +160,24 @@ def cumulative(values: Floats, close: Floats | None = None) -> Bools:
     return found
 
 
+def check_repeatable(first: Computed, second: Computed) -> Check:
+    """Return whether a function gave the same features twice for the same candles."""
+    if first.names != second.names:
+        return Check(
+            name="repeatable", verdict="FAIL",
+            sentence="The same candles gave other columns at the second call. Make the function depend on its candles "
+            "alone; nothing below can be relied on before.",
+        )  # fmt: skip
+    same = ((first.values == second.values) | (np.isnan(first.values) & np.isnan(second.values))).all(axis=0)
+    other = [name for name, is_same in zip(first.names, same, strict=True) if not is_same]
+    return Check(
+        name="repeatable", verdict="FAIL" if other else "PASS", figures={"features": other},
+        sentence="The same candles give the same features." if not other
+        else f"{_named(other)}: other values for the same candles at the second call. Take the chance, the clock or "
+        "the memory out of the function; what is said of them below means nothing before.",
+    )  # fmt: skip
+
+
 def check_lookback(memories: Sequence[Memory], rows: int, *, live_candles: int | None = None) -> list[Check]:
     """Return whether the history a bot gives its features is long enough.
 
@@ -188,6 +207,8 @@ def check_lookback(memories: Sequence[Memory], rows: int, *, live_candles: int |
             figures=figures,
         ))  # fmt: skip
         return checks
+    if not known:
+        return checks
     slow = _named(f"{m.name} ({m.candles:,})" for m in known[:3])
     if live_candles is None:
         verdict, what = "WARN" if needed > 1 else "PASS", (
@@ -199,8 +220,9 @@ def check_lookback(memories: Sequence[Memory], rows: int, *, live_candles: int |
         verdict, what = (
             "FAIL",
             (
-                f"The bot loads {live_candles:,} candles and {len(short)} features need more, {needed:,} at the most "
-                f"({slow}). Live they are not what the model was trained on. Load {needed:,} candles."
+                f"The bot loads {live_candles:,} candles and "
+                f"{_count(len(short), 'feature needs', 'features need')} more, {needed:,} at the most ({slow}). Live "
+                f"they are not what the model was trained on. Load {needed:,} candles."
             ),
         )
     else:
@@ -338,8 +360,9 @@ def _missing(names: Sequence[str], values: Floats) -> Check:
         name="missing values", figures={"share": share},
         verdict="FAIL" if most > MISSING_FAIL else "WARN" if share else "PASS",
         sentence=f"No feature is missing in more than {MISSING_WARN:.0%} of the candles." if not share
-        else f"{len(share)} features have no value in more than {MISSING_WARN:.0%} of the candles: {listed}. See that "
-        "live and backtest fill the gaps the same way, or drop the warm-up rows from training.",
+        else f"{_count(len(share), 'feature has', 'features have')} "
+        f"no value in more than {MISSING_WARN:.0%} of the candles: {listed}. "
+        "See that live and backtest fill the gaps the same way, or drop the warm-up rows from training.",
     )  # fmt: skip
 
 
@@ -347,8 +370,8 @@ def _price_level(priced: Sequence[str]) -> Check:
     return Check(
         name="price levels", verdict="WARN" if priced else "PASS", figures={"features": list(priced)},
         sentence="No feature is in price units." if not priced
-        else f"{len(priced)} are in price units: {_named(priced)}. A model learns the prices it was trained at from "
-        "them; divide them by the close.",
+        else f"{_count(len(priced), 'is', 'are')} in price units: {_named(priced)}. A model learns the prices it was "
+        "trained at from them; divide them by the close.",
     )  # fmt: skip
 
 
@@ -378,7 +401,8 @@ def _duplicates(names: Sequence[str], scaled: Floats) -> Check:
     return Check(
         name="duplicates", verdict="WARN" if groups else "PASS", figures={"groups": groups, "pairs_above_0.95": pairs},
         sentence=(f"No two features are the same ({pairs} pairs correlate above {ALIKE})." if not groups
-                  else f"{len(groups)} groups say the same thing under several names: {said}. Keep one of each "
+                  else f"{_count(len(groups), 'group says', 'groups say')} the same thing under several names: "
+                  f"{said}. Keep one of each "
                   f"({pairs} pairs correlate above {ALIKE})."),
     )  # fmt: skip
 
@@ -419,6 +443,10 @@ def _named(names: Iterable[str]) -> str:
     each = list(names)
     shown = ", ".join(each[:NAMED_MAX])
     return shown if len(each) <= NAMED_MAX else f"{shown} and {len(each) - NAMED_MAX} more"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _plain(value: Any) -> Any:

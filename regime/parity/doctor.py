@@ -322,10 +322,20 @@ def _verdict(plain: Pair, pairing: Pair, found: list[Finding]) -> Verdict:
                 (f"At least {ROWS_MIN} are needed before anything is called clean.",),
                 "Give logs of the same hours on both sides.",
             )  # fmt: skip
-        number = len(plain.names)
+        valued = (np.isfinite(plain.x) & np.isfinite(plain.y)).sum(axis=0)
+        empty = [name for name, count in zip(plain.names, valued.tolist(), strict=True) if not count]
+        if valued.max() < ROWS_MIN:
+            return Verdict(
+                TOO_FEW, f"nothing can be said: no column has a value on both sides on more than "
+                f"{candles(int(valued.max()))}",
+                (f"At least {ROWS_MIN} are needed before anything is called clean.",),
+                "Look why the columns are empty, or read them under their right names (mapping key `rename`).",
+            )  # fmt: skip
+        number = len(plain.names) - len(empty)
         agreeing = "1 column agrees" if number == 1 else f"{number} columns agree"
+        unseen = (f"Without any value, and so not compared: {some(empty)}.",) if empty else ()
         return Verdict(
-            CLEAN, f"clean: {agreeing} on all of {candles(plain.rows)} in common", (),
+            CLEAN, f"clean: {agreeing} on all of {candles(plain.rows)} in common", unseen,
             "Nothing: what differs between live and backtest is not in these columns.",
         )  # fmt: skip
     first = found[0]

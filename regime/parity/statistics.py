@@ -105,6 +105,13 @@ def correlation(x: Floats, y: Floats) -> float | None:
     return None if a is None or b is None else float(np.clip((a * b).mean(), -1.0, 1.0))
 
 
+def slowness(pair: Pair, values: Floats) -> float | None:
+    """Return the correlation of a series with itself one candle before; None under 20 neighbours."""
+    a, b = values[1:], values[:-1]
+    ok = pair.follows[1:] & np.isfinite(a) & np.isfinite(b)
+    return correlation(a[ok], b[ok])
+
+
 def _standard(values: Floats) -> Floats | None:
     with np.errstate(over="ignore", invalid="ignore"):
         centred = values - values.mean()

@@ -21,6 +21,7 @@ from regime_service import settings as settings_file
 from regime_service.keys import RedactingFormatter
 
 if TYPE_CHECKING:
+    from regime_service.archive.history import ArchiveOptions
     from regime_service.report import ReplayOptions
 
 EXIT_DONE, EXIT_NO, EXIT_USAGE = 0, 1, 2
@@ -83,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _common(sweep)
     _files(sweep)
+    sweep.add_argument(
+        "--archive", metavar="DIR", help="instead of files: the archive of a service (with several streams in it, "
+        "--model, --symbol and --timeframe say which)",
+    )  # fmt: skip
     sweep.add_argument(
         "--grid", metavar="KEY=V1,V2", nargs="+", required=True,
         help="settings to try: preset=default,conservative false_pause_trades=300,1000 drawdown.limit=0.1,0.2",
@@ -272,9 +277,24 @@ def _files(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--trades", metavar="FILE", nargs="+", default=[], help="closed trades")
     command.add_argument("--candles", metavar="FILE", nargs="+", default=[], help="candles of the market")
-    command.add_argument("--model", default="model", help="name of the model (default: model)")
-    command.add_argument("--symbol", default="BTC/USDT:USDT", help="ccxt symbol (default: BTC/USDT:USDT)")
-    command.add_argument("--timeframe", default="5m", help="candle length (default: 5m)")
+    for name, (default, about) in _LABELS.items():
+        command.add_argument(f"--{name}", help=f"{about} (default: {default})")
+
+
+_FILES = ("reference", "features", "trades", "candles")
+_LABELS = {
+    "model": ("model", "name of the model"),
+    "symbol": ("BTC/USDT:USDT", "ccxt symbol"),
+    "timeframe": ("5m", "candle length"),
+}
+"""Of a bot's files, which do not say whose they are; an archive does."""
+
+
+def _alone(arguments: argparse.Namespace, *others: str) -> None:
+    """Refuse what an archive makes meaningless, rather than pass over it."""
+    given = [f"--{name.replace('_', '-')}" for name in others if getattr(arguments, name) not in (None, [])]
+    if given:
+        raise OperatorError(f"--archive holds all that is played, so it takes no {', '.join(given)}: leave it out")
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -294,6 +314,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     if arguments.archive is not None:
         from regime_service.archive.commands import run_archive_replay
 
+        _alone(arguments, *_FILES, *_LABELS, "out", "what_if")
         return run_archive_replay(Console(), settings.engine, arguments.archive, as_json=arguments.json)
     if arguments.out is None:
         raise OperatorError("say where the report is to go: --out DIR")
@@ -310,10 +331,14 @@ def _replay_options(arguments: argparse.Namespace, settings: settings_file.Setti
     from regime_service.report import ReplayOptions
 
     logs = settings.logs
+    model, symbol, timeframe = (
+        default if getattr(arguments, name) is None else getattr(arguments, name)
+        for name, (default, _) in _LABELS.items()
+    )
     return ReplayOptions(
         reference=arguments.reference, features=tuple(arguments.features), trades=tuple(arguments.trades) or None,
-        candles=tuple(arguments.candles) or None, model=arguments.model, symbol=arguments.symbol,
-        timeframe=arguments.timeframe, config=settings.engine, feature_mapping=logs.features,
+        candles=tuple(arguments.candles) or None, model=model, symbol=symbol,
+        timeframe=timeframe, config=settings.engine, feature_mapping=logs.features,
         trade_mapping=logs.trades, candle_mapping=logs.candles, reference_mapping=logs.reference,
         out=Path(arguments.out), json=arguments.json, what_if=arguments.what_if,
     )  # fmt: skip
@@ -323,8 +348,19 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from regime_service.sweep import run_sweep
 
     settings = settings_file.load(arguments.config, flags={"preset": arguments.preset})
+    options: ReplayOptions | ArchiveOptions
+    if arguments.archive is None:
+        options = _replay_options(arguments, settings)
+    else:
+        from regime_service.archive.history import ArchiveOptions
+
+        _alone(arguments, *_FILES)
+        options = ArchiveOptions(
+            folder=arguments.archive, model=arguments.model, symbol=arguments.symbol, timeframe=arguments.timeframe,
+            config=settings.engine, out=Path(arguments.out), what_if=arguments.what_if,
+        )  # fmt: skip
     return run_sweep(
-        Console(), _replay_options(arguments, settings), arguments.grid, folds=arguments.folds,
+        Console(), options, arguments.grid, folds=arguments.folds,
         held_out=arguments.held_out, jobs=arguments.jobs, as_json=arguments.json,
     )  # fmt: skip
 

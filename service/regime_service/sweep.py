@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import math
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from regime.config import EngineConfig
 from regime.errors import OperatorError
+from regime.events import Trade
 from regime.guard_value import Verdict
 from regime.sweep import Sweep, Trial, choices, configured, swept
+from regime_service.archive.history import ArchivedHistory, ArchiveOptions, with_stream
 from regime_service.drawing.trades import Gain, gains
 from regime_service.report import Backtest, ReplayOptions
+
+Options = ReplayOptions | ArchiveOptions
+"""What to play: files, or an archive."""
 
 TRIALS_MAX = 5_000
 SHOWN, DRAWN = 15, 40
 """Configurations in the printed table, and in the picture; the files hold all."""
 
-_read_once: list[Backtest] = []
-"""In a worker process: the files."""
+
+class History(Protocol):
+    """What is played under every configuration."""
+
+    @property
+    def trades(self) -> list[Trade]: ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table has to know of where it comes from."""
+        ...
+
+    def verdicts(self, config: EngineConfig) -> list[Verdict]: ...
+
+
+_read_once: list[History] = []
+"""In a worker process: the history."""
 
 
 def run_sweep(
-    console: Console, options: ReplayOptions, grid: Sequence[str], *, folds: int, held_out: float, jobs: int,
+    console: Console, options: Options, grid: Sequence[str], *, folds: int, held_out: float, jobs: int,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Play every combination, write `sweep.html` and `sweep.json` into `options.out`, print the table, return 0."""
@@ -40,17 +64,26 @@ def run_sweep(
         raise OperatorError(f"--folds must lie between 2 and 50, got {folds}")
     if not 0.0 <= held_out <= 0.8:
         raise OperatorError(f"--held-out must lie between 0 and 0.8, got {held_out:g}")
+    if jobs < 0:
+        raise OperatorError(f"--jobs must be at least 1 (or 0: one for each processor), got {jobs}")
     wanted = choices(read_grid(grid))
     if len(wanted) > TRIALS_MAX:
         raise OperatorError(f"the grid has {len(wanted):,} combinations; more than {TRIALS_MAX:,} prove nothing anyway")
-    for choice in wanted:
-        configured(options.config, options.model, choice)  # A mistake is said before hours of work, not after.
-    if not options.trades:
-        raise OperatorError("a sweep needs trades to judge by: --trades FILE")
-    backtest = Backtest(options)
-    if not any(not trade.shadow for trade in backtest.trades):
+    if isinstance(options, ArchiveOptions):
+        options = with_stream(options)
+    elif not options.trades:
+        raise OperatorError("a sweep needs trades to judge by: --trades FILE, or a service's --archive DIR")
+    model = options.model
+    assert model is not None  # An archive's stream has been found above.
+    configs = [configured(options.config, model, choice) for choice in wanted]
+    with console.status("reading") if console.is_terminal and not as_json else contextlib.nullcontext():
+        history = _history(options)
+    if all(trade.shadow for trade in history.trades):
         raise OperatorError("there is no real trade in the list, so there is nothing to judge by")
-    played = _play(console, options, wanted, jobs=jobs, quiet=as_json)
+    notes = history.notes
+    _make(options.out)  # What cannot be written is said before hours of work, too.
+    del history  # The processes read it themselves.
+    played = _play(console, options, configs, jobs=jobs, quiet=as_json)
     verdicts = played[0]
     found = swept(
         [verdict.trade for verdict in verdicts],
@@ -60,19 +93,31 @@ def run_sweep(
         ],
         folds=folds, held_out=held_out,
     )  # fmt: skip
-    plain = json.loads(msgspec.json.encode(found))
+    plain = {**json.loads(msgspec.json.encode(found)), "notes": notes}
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "sweep.json").write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
-        (options.out / "sweep.html").write_text(page(found), "utf-8")
+        (options.out / "sweep.html").write_text(page(found, notes), "utf-8")
     except OSError as error:
-        raise OperatorError(f"the report cannot be written: {error}") from error
+        raise _cannot_write(options.out, error) from error
     if as_json:
         console.file.write(json.dumps(plain) + "\n")
     else:
-        for line in [*table(found), "", *sentences(found), f"Report: {options.out / 'sweep.html'}"]:
+        for line in [*table(found), "", *sentences(found), *notes, f"Report: {options.out / 'sweep.html'}"]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+
+
+def _cannot_write(out: Path, error: OSError) -> OperatorError:
+    return OperatorError(f"{out}: cannot be written ({error.strerror or error})")
 
 
 def read_grid(parts: Sequence[str]) -> dict[str, list[Any]]:
@@ -89,6 +134,8 @@ def read_grid(parts: Sequence[str]) -> dict[str, list[Any]]:
         if key in grid:
             raise OperatorError(f"--grid: `{key}` stands twice")
         grid[key] = [_value(text.strip()) for text in values.split(",")]
+        if "" in grid[key]:
+            raise OperatorError(f"--grid {part!r}: a value is missing between two commas")
     return grid
 
 
@@ -107,9 +154,9 @@ def _value(text: str) -> Any:
 
 
 def _play(
-    console: Console, options: ReplayOptions, wanted: Sequence[dict[str, Any]], *, jobs: int, quiet: bool
+    console: Console, options: Options, configs: Sequence[EngineConfig], *, jobs: int, quiet: bool
 ) -> list[list[Verdict]]:
-    workers = min(jobs or os.cpu_count() or 1, len(wanted))
+    workers = min(jobs or os.cpu_count() or 1, len(configs))
     # Spawned: a fork of a process with threads may hang.
     with (
         Progress(
@@ -120,8 +167,8 @@ def _play(
             workers, mp_context=multiprocessing.get_context("spawn"), initializer=_read, initargs=(options,)
         ) as pool,
     ):  # fmt: skip
-        task = bar.add_task("playing", total=len(wanted))
-        pending = [pool.submit(_verdicts, options, choice) for choice in wanted]
+        task = bar.add_task("playing", total=len(configs))
+        pending = [pool.submit(_verdicts, config) for config in configs]
         found = []
         try:
             for future in pending:
@@ -136,12 +183,16 @@ def _play(
     return found
 
 
-def _read(options: ReplayOptions) -> None:
-    _read_once.append(Backtest(options))
+def _history(options: Options) -> History:
+    return ArchivedHistory(options) if isinstance(options, ArchiveOptions) else Backtest(options)
 
 
-def _verdicts(options: ReplayOptions, choice: dict[str, Any]) -> list[Verdict]:
-    found = _read_once[0].verdicts(configured(options.config, options.model, choice))
+def _read(options: Options) -> None:
+    _read_once.append(_history(options))
+
+
+def _verdicts(config: EngineConfig) -> list[Verdict]:
+    found = _read_once[0].verdicts(config)
     # Decisions are large, and the table needs only what they came to.
     return [verdict._replace(decision=None) for verdict in found]
 
@@ -215,9 +266,9 @@ def sentences(found: Sweep) -> list[str]:
     return said
 
 
-def page(found: Sweep) -> str:
+def page(found: Sweep, notes: Sequence[str] = ()) -> str:
     """Return the report: one file, no request to anybody."""
-    told = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(found))
+    told = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in [*sentences(found), *notes])
     head = "<tr><th>configuration<th>refused<th>profit<th>drawdown<th>gain a trade [90 %]<th>held-out end</tr>"
     rows = "".join(
         f"<tr><td>{html.escape(named(row.choice))}<td>{row.refused}<td>{_percent(row.profit_ratio)}"

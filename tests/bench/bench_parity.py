@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import parity_worlds
 from parity_worlds import FAULTS, OF_THE_TABLE, STEP, Material, clean, read_bars, read_logged
 
-from regime.parity import CANDLE, Table, compare
+from regime.parity import CANDLE, CAUSES, Table, compare
 
 
 def sources() -> dict[str, Material]:
@@ -91,7 +91,9 @@ def main() -> None:
             named = verdicts(fault, material, [arguments.seed, s, f], n, prices=not arguments.without_prices)
             others = ", ".join(f"{cause} {count}" for cause, count in named.most_common() if cause != fault)
             right = named[fault]
-            note = f" (false verdicts at most {upper(n - right, n):.2%})" if fault == "clean" else ""
+            # Too few candles for a verdict is no false one.
+            false = sum(count for cause, count in named.items() if cause in CAUSES)
+            note = f" (false verdicts {false}, at most {upper(false, n):.2%})" if fault == "clean" else ""
             print(f"| {fault} | {source} | {n} | {right / n:.1%}{note} | {others or '-'} |", flush=True)
     print(f"\n{time.process_time() - began:.0f} s of CPU")
 

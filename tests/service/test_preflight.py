@@ -26,6 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "time": times.astype("int64") // 10**6, "open": close, "high": close * 1.001, "low": close * 0.999,
         "close": close, "volume": rng.lognormal(size=ROWS),
     }).to_csv(made / "candles.csv", index=False)  # fmt: skip
+    (made / "leaving.py").write_text("import sys\nsys.exit(4)\n", "utf-8")
+    (made / "one.csv").write_text("rsi\n50\n", "utf-8")
     (made / "mine.py").write_text(
         textwrap.dedent(
             """
@@ -53,6 +55,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
             def text(candles):
                 return "none"
+
+            def talks(candles):
+                print("rows", len(candles))
+                made = good(candles)
+                return made.assign(side="long", time=made.index)
+
+            def leaves(candles):
+                raise SystemExit(3)
+
+            def twice(candles):
+                return good(candles).set_axis(["x", "x"], axis=1)
+
+            def moved(candles):
+                return good(candles).reset_index(drop=True)
+
+            def dice(candles):
+                return pd.DataFrame({"r": np.random.default_rng().random(len(candles))}, index=candles.index)
+
+            def words(candles):
+                return pd.DataFrame({"side": "long"}, index=candles.index)
             """
         ),
         "utf-8",
@@ -93,6 +115,24 @@ def test_a_function_of_the_last_candle_alone_will_do(folder: Path, capsys: pytes
     assert found["look-ahead"]["verdict"] == "PASS" and "dead features" not in found
 
 
+def test_what_a_function_prints_is_not_our_answer_and_what_is_no_number_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--function", str(folder / "mine.py:talks"), "--candles", str(folder / "candles.csv"), "--json"]
+    assert main(["preflight", *arguments]) == 0
+    told = capsys.readouterr()
+    found = {check["name"]: check for check in json.loads(told.out)["checks"]}
+    assert "rows 2999" in told.err
+    assert found["no numbers"]["verdict"] == "WARN" and found["no numbers"]["figures"] == {"features": ["side"]}
+    assert set(found["look-back"]["figures"]) == {"ret", "z"}
+
+
+def test_a_function_that_throws_dice_is_found_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = run(folder, capsys, "--function", "@mine.py:dice", "--candles", "@candles.csv")
+    assert code == 1 and found["repeatable"]["verdict"] == "FAIL"
+    assert found["repeatable"]["figures"] == {"features": ["r"]}
+
+
 def test_text_for_people_says_what_was_not_looked_at(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["preflight", "--features", str(folder / "candles.csv")]) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -110,7 +150,16 @@ def test_text_for_people_says_what_was_not_looked_at(folder: Path, capsys: pytes
         (["--function", "no_such_module_here:f", "--candles", "@candles.csv"], "cannot be imported"),
         (["--function", "@mine.py:nothing", "--candles", "@candles.csv"], "no function nothing"),
         (["--function", "@mine.py:broken", "--candles", "@candles.csv"], "raised KeyError: 'vwap'"),
+        (["--function", "@mine.py:broken", "--candles", "@candles.csv"], "in mine.py, line"),
         (["--function", "@mine.py:text", "--candles", "@candles.csv"], "returned str"),
+        (["--function", "@mine.py:leaves", "--candles", "@candles.csv"], "it called exit(3)"),
+        (["--function", "@leaving.py:f", "--candles", "@candles.csv"], "it called exit(4)"),
+        (["--function", "@mine.py:twice", "--candles", "@candles.csv"], "more than one column called x"),
+        (["--function", "@mine.py:moved", "--candles", "@candles.csv"], "2,900 rows for 2,999 candles"),
+        (["--function", "@mine.py:words", "--candles", "@candles.csv"], "no column of numbers"),
+        (["--function", "@mine.py:good", "--candles", "@candles.csv", "--tolerance", "0"], "--tolerance"),
+        (["--function", "@mine.py:good", "--candles", "@candles.csv", "--live-candles", "0"], "--live-candles"),
+        (["--features", "@one.csv"], "there is 1 row; nothing can be told of fewer than 30"),
         (["--function", "@mine.py:good", "--candles", "@candles.csv", "--candles-max", "50"], "50 candles are too few"),
         (["--features", "@nothing.csv"], "nothing.csv"),
     ],

@@ -77,7 +77,10 @@ SLACK = "[[alerts.channels]]\nname = 'x'\nkind = 'slack'\nurl_env = 'A'\n{}\n"
         ("stale_after = 0", "`stale_after`: expected a whole number >= 1"),
         ("[logs.features]\ntmie = 'x'", "did you mean `time`?"),
         ('[[rules]]\nkind = "drawdwn"', "there is no rule 'drawdwn'"),
-        ('[[rules]]\nkind = "drawdown"\noptions = { limt = 0.1 }', "unexpected keyword argument 'limt'"),
+        (
+            '[[rules]]\nkind = "drawdown"\noptions = { limt = 0.1 }',
+            "has no option `limt`; did you mean `limit`?",
+        ),
         ('[[rules]]\nkind = "drawdown"\noptions = { limit = 7.0 }', "limit must be a number between 0 and 1"),
         ('[[detectors]]\nkind = "kss"', "there is no detector 'kss'"),
         ("[alerts]\nrepet_after_hours = 1", "unknown key `repet_after_hours`; did you mean `repeat_after_hours`?"),

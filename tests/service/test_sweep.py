@@ -69,6 +69,9 @@ def test_values_are_read_as_what_they_are() -> None:
     [
         (["--grid", "preset"], "KEY=VALUE"),
         (["--grid", "a=1", "a=2"], "stands twice"),
+        (["--grid", "entry=0.8,,0.9"], "a value is missing between two commas"),
+        (["--grid", "drawdown.nope=1"], "rule 'drawdown' has no option `nope`; known are"),
+        (["--grid", "preset=default", "--jobs", "-1"], "--jobs"),
         (["--grid", "nothing=1"], "unknown key `nothing`"),
         (["--grid", "preset=default", "--folds", "1"], "--folds"),
         (["--grid", "preset=default", "--held-out", "0.9"], "--held-out"),
@@ -87,3 +90,13 @@ def test_wrong_usage_is_said_before_any_work(
 def test_without_trades_there_is_nothing_to_judge_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "--grid", "preset=default", "--out", str(tmp_path)]) == 2
     assert "--trades" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_played(
+    trade_list: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regime_service.sweep._play", None)
+    (tmp_path / "file").write_text("", "utf-8")
+    arguments = ["sweep", "--trades", str(trade_list), "--grid", "preset=default", "--out", str(tmp_path / "file")]
+    assert main(arguments) == 2
+    assert f"{tmp_path / 'file'}: cannot be written" in capsys.readouterr().err

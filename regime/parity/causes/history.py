@@ -9,8 +9,8 @@ import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import candles, some
-from regime.parity.statistics import correlation
-from regime.parity.table import Floats, Ints, Mask, Pair, Table
+from regime.parity.statistics import correlation, slowness
+from regime.parity.table import Floats, Ints, Mask, Pair, Table, kind
 
 DENSE = 0.5
 """Share of the first candles that must differ, up to the last one that does."""
@@ -26,8 +26,12 @@ LENGTHS_MAX = 1_500
 WEIGHT_MAX = 0.9
 RULE = 0.03
 """A column is an exponential mean where the rule leaves no more than this share of its changes."""
-ROWS_MIN = 50
+ROWS_MIN = 16
+"""Candles on which an exact rule must hold; what it leaves tells, not how many they are."""
 GRID_MAX = 500_000
+SMALL, NOTHING = 0.05, 0.01
+"""Standard deviations of a column. Averages over too short a history may be as near as that, other windows are not."""
+SLOW = 0.7
 AGREEING_MIN = 4
 """Fewer features that agree are no scale for the memory of one that does not."""
 
@@ -46,8 +50,12 @@ def warm_up(pair: Pair, left: Mask) -> list[Claim]:
     as slow as the log is long never gets equal within it: then the decay alone is the evidence.
     """
     best: tuple[int, Age, list[int]] | None = None
+    asked = np.flatnonzero(left.any(axis=0)).tolist()
+    if pair.places("feature"):
+        # A model has no history of its own: what it answers follows what it was given.
+        asked = [c for c in asked if kind(pair.names[c]) != "probability"]
     for age in _ages(pair):
-        places = [c for c in np.flatnonzero(left.any(axis=0)).tolist() if _dies_away(pair, left, age.rows, c)]
+        places = [c for c in asked if _dies_away(pair, left, age.rows, c)]
         weight = int(left[:, places].sum())
         if places and (best is None or weight > best[0]):
             best = weight, age, places
@@ -307,7 +315,8 @@ def _alike(pair: Pair, c: int) -> bool:
 
 
 def by_memory(pair: Pair, left: Mask) -> list[Claim]:
-    """Find what no rule tells: columns with a long memory differ a little, those with a short one agree.
+    """Find what no rule tells: columns with a long memory differ a little, those with a short one agree; or a distance
+    that is small and changes slowly.
 
     When it misleads: it is evidence, not proof; a long average over another length looks the same.
     """
@@ -315,7 +324,24 @@ def by_memory(pair: Pair, left: Mask) -> list[Claim]:
     places = [c for c in np.flatnonzero(left.mean(axis=0) > 0.02).tolist() if c in features and pair.continuous(c)]
     if not places or left[:, pair.places("candle")].any():
         return []
-    return _by_memory(pair, left, places)
+    return _by_memory(pair, left, places) or _nearly_forgotten(pair, left, places)
+
+
+def _nearly_forgotten(pair: Pair, left: Mask, places: list[int]) -> list[Claim]:
+    """Find distances that change slowly and are smaller than those of another window, a seventh longer for example:
+    all of them small, or one of them next to nothing."""
+    slow = {c: how for c in places if (how := slowness(pair, pair.difference[:, c])) is not None and how >= SLOW}
+    sizes = {c: float(np.nanstd(pair.difference[:, c])) / pair.spread[c] for c in slow if pair.spread[c] > 0}
+    if not sizes or (max(sizes.values()) > SMALL and min(sizes.values()) > NOTHING):
+        return []
+    least = min(sizes, key=lambda c: sizes[c])
+    said = (
+        f"{some([pair.names[c] for c in slow])}: the distance of the two sides changes slowly (correlation "
+        f"{max(slow.values()):.2f} from one candle to the next) and is small, that of {pair.names[least]} "
+        f"{sizes[least]:.2%} of its standard deviation: so averages differ that have nearly forgotten where they "
+        "began. This is evidence, not proof.",
+    )
+    return [_claim(pair, left, "short-warm-up", list(slow), said, exact=False)]
 
 
 def _by_memory(pair: Pair, left: Mask, places: list[int]) -> list[Claim]:

@@ -19,7 +19,7 @@ SHARE = 0.2
 """So many candles differ where the feed is another one; single ones are corrections."""
 VOLUME_LESS = 0.995
 FEATURES_MIN = 5
-ROWS_MIN = 5
+FEATURE_ROWS_MIN = 3
 MANY = 0.4
 """Share of the features that must differ on such a row; slow averages of a feed that is near may not."""
 MOST = 0.6
@@ -62,7 +62,8 @@ def _inside(pair: Pair, left: Mask) -> Claim | None:
         if len(rows_here) > 2 and moved < MOVED:
             continue
         proven = _written_early(pair, side, rows_here)
-        if len(rows_here) < 3 and not len(np.intersect1d(rows_here, ends)) and not proven:
+        # A price that moved, inside the other's range and on less volume, is enough; less volume alone is not.
+        if len(rows_here) < 3 and moved < 1 and not len(np.intersect1d(rows_here, ends)) and not proven:
             continue
         cells = np.zeros_like(left)
         cells[rows_here] = left[rows_here]
@@ -185,7 +186,13 @@ def by_features(pair: Pair, left: Mask) -> list[Claim]:
         return []
     rows = left[:, columns].mean(axis=1) >= MANY
     single = [c for c in columns if _of_one_candle(pair, c) and left[rows, c].mean() >= MANY] if rows.any() else []
-    if rows.sum() < ROWS_MIN or len(single) < 2 or left[rows][:, columns].sum() < MOST * left[:, columns].sum():
+    if rows.sum() < FEATURE_ROWS_MIN or len(single) < 2:
+        return []
+    # What is averaged over such candles differs long after them, in a few columns.
+    counts = left[:, columns].sum(axis=0)
+    there = left[rows][:, columns].sum(axis=0)
+    alone = (there >= MOST * counts)[counts > 0].mean() >= MOST
+    if there.sum() < MOST * counts.sum() and not alone:
         return []
     ratios = [
         float(np.nanmean(pair.x[rows, c]) / np.nanmean(pair.y[rows, c]))
@@ -200,6 +207,9 @@ def by_features(pair: Pair, left: Mask) -> list[Claim]:
     ]
     cells = np.zeros_like(left)
     cells[:, columns] = left[:, columns]
+    if rows.mean() <= SHARE:
+        said.append(f"They are few of {pair.rows:,}: another feed would differ everywhere. They had not closed.")
+        return [Claim("forming-candle", _names(pair, cells), cells, tuple(said), exact=False)]
     if SMALLER < size < 1 / SMALLER:
         said.append("Their sizes are as large on both sides. Compare the candle files to be sure.")
         return [Claim("other-feed", _names(pair, cells), cells, tuple(said), exact=False)]

@@ -15,7 +15,14 @@ CELLS_MIN = 10
 AGREES = 0.98
 """Share of a column's candles on which undoing the fault must make the two sides equal."""
 STEPS_AGREE = 0.95
+BEGINS = 4
+"""So often a total may begin anew in a short log, whatever share of its candles that is."""
+PIECE_MIN = 4
+FAR = 5.0
+"""Tolerances by which two totals are apart, at the median."""
 LASTS = 0.8
+WALK = 13.5
+"""n (1 - r) of a random walk is larger in one case of twenty (Dickey and Fuller, with a mean)."""
 
 
 class Line(NamedTuple):
@@ -151,7 +158,7 @@ def _slow(values: Floats) -> bool:
     """Whether a column's level lasts: a constant distance of two such columns is that of two totals, not a unit."""
     finite = values[np.isfinite(values)]
     lasting = correlation(finite[1:], finite[:-1])
-    return lasting is not None and lasting >= LASTS
+    return lasting is not None and lasting >= min(LASTS, 1 - WALK / len(finite))
 
 
 def cumulative(pair: Pair, left: Mask) -> list[Claim]:
@@ -175,7 +182,12 @@ def cumulative(pair: Pair, left: Mask) -> list[Claim]:
         tol = np.minimum(2 * pair.tolerance[known[1:], c], 0.5 * usual) if usual > 0 else pair.tolerance[known[1:], c]
         same = creeps <= tol
         begins = known[1:][~same]
-        if same.mean() < STEPS_AGREE or not _slow(pair.y[:, c]):
+        few = len(begins) <= BEGINS and len(same) >= 5 * len(begins)
+        if (same.mean() < STEPS_AGREE and not few) or not _slow(pair.y[:, c]):
+            continue
+        # What is hardly beyond the tolerance can neither stay nor creep.
+        apart = left[known, c]
+        if np.median(np.abs(d[known][apart])) < FAR * np.median(pair.tolerance[known, c][apart]):
             continue
         if not _level(d, pair.tolerance[:, c], begins):
             continue
@@ -205,11 +217,11 @@ def _level(d: Floats, tolerance: Floats, jumps: Ints) -> bool:
     kept = total = 0
     for piece, tol in zip(np.split(d, jumps), np.split(tolerance, jumps), strict=True):
         known = np.isfinite(piece)
-        if known.sum() >= CELLS_MIN:
+        if known.sum() >= PIECE_MIN:
             middle = float(np.median(piece[known]))
             kept += int((np.abs(piece[known] - middle) <= np.maximum(3 * tol[known], 1e-3 * abs(middle))).sum())
             total += int(known.sum())
-    return total > 0 and kept >= STEPS_AGREE * total
+    return total >= CELLS_MIN and kept >= STEPS_AGREE * total
 
 
 def rounded(pair: Pair, left: Mask) -> list[Claim]:

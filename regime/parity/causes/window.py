@@ -6,7 +6,7 @@ import numpy as np
 
 from regime.parity.causes.claim import Claim
 from regime.parity.findings import some
-from regime.parity.statistics import correlation
+from regime.parity.statistics import correlation, slowness
 from regime.parity.table import Floats, Mask, Pair, kind
 
 BLOCK = 24
@@ -67,24 +67,17 @@ def _sign(pair: Pair, c: int) -> str | None:
         return None
     x, y = pair.x[:, c], pair.y[:, c]
     both = np.isfinite(x) & np.isfinite(y)
-    if both.sum() < 2 * BLOCK or (correlation(x[both], y[both]) or 0.0) < ALIKE:
+    if both.sum() < BLOCK or (correlation(x[both], y[both]) or 0.0) < ALIKE:
         return None
-    slow = _slowness(pair, x - y)
+    slow = slowness(pair, x - y)
     if slow is not None and slow >= SLOW:
         return f"the distance of the two changes slowly (correlation {slow:.2f} from one candle to the next)"
     if np.all(x[both] * y[both] > 0):
         with np.errstate(invalid="ignore", divide="ignore"):
-            slow = _slowness(pair, np.log(np.abs(x / y)))
+            slow = slowness(pair, np.log(np.abs(x / y)))
         if slow is not None and slow >= SLOW:
             return f"the ratio of the two changes slowly (correlation {slow:.2f} from one candle to the next)"
     return None
-
-
-def _slowness(pair: Pair, values: Floats) -> float | None:
-    """Correlation of a series with itself one candle before."""
-    a, b = values[1:], values[:-1]
-    ok = pair.follows[1:] & np.isfinite(a) & np.isfinite(b)
-    return correlation(a[ok], b[ok])
 
 
 def _slopes(pair: Pair, c: int) -> tuple[float, float, float, float] | None:

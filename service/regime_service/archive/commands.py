@@ -16,11 +16,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from regime.calibration import Calibration
 from regime.config import EngineConfig
 from regime.decision import Decision, decision_bytes, decode_decision
-from regime.errors import CorruptionError, OperatorError
+from regime.errors import OperatorError
 from regime.fleet import Fleet
 from regime.reference import Reference
 from regime_service.archive.filling import fill
 from regime_service.archive.folder import Archive
+from regime_service.archive.history import opened
 from regime_service.archive.status import Day, Hole, StreamDays, status
 from regime_service.settings import Settings
 from regime_service.stores.opening import open_store
@@ -41,6 +42,8 @@ def run_archive(console: Console, settings: Settings, folder: str | None) -> int
 
 
 def _folder(settings: Settings, folder: str | None) -> Path:
+    if not (folder or settings.store.url) and not Path(settings.store.file).name:
+        raise OperatorError(f"--store {settings.store.file}: that is no file")
     place = Path(folder) if folder else settings.archive_folder()
     if place is None:
         raise OperatorError("the store is a database, so say where the archive is: --folder DIR, or [archive] folder")
@@ -117,13 +120,11 @@ def _hole(hole: Hole) -> str:
 
 def run_archive_replay(console: Console, config: EngineConfig, folder: str, *, as_json: bool) -> int:
     """Step every event of an archive and hold each decision against the one that was served; 1 if one differs."""
-    archive = Archive(folder)
-    if not archive.state.last_seq:
-        raise OperatorError(f"{folder} is no archive, or an empty one; `regime log archive` makes it from a store")
+    archive = opened(folder)
     fleet = Fleet(
         config,
-        lambda known: Reference.from_bytes(_kept(archive, known)),
-        lambda known: Calibration.from_json(_kept(archive, known).decode()),
+        lambda known: Reference.from_bytes(archive.kept(known)),
+        lambda known: Calibration.from_json(archive.kept(known).decode()),
     )
     served = archive.decisions()
     compared, different = 0, None
@@ -155,15 +156,6 @@ def run_archive_replay(console: Console, config: EngineConfig, folder: str, *, a
     else:
         console.print(_verdict(found), markup=False, highlight=False, soft_wrap=True)
     return 0 if different is None else 1
-
-
-def _kept(archive: Archive, known: str) -> bytes:
-    try:
-        return archive.reference(known)
-    except KeyError:
-        raise CorruptionError(
-            f"the reference {known} is missing in the archive {archive.folder}: make it anew"
-        ) from None
 
 
 def _verdict(found: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@
     references/ID                                         samples and limits, as the store holds them
 
 A file is replaced in one step and `archive.json` last of all. Rows beyond what that says come from an append that did
-not end; the next one takes them out again. When a stream gets new columns its older files are written anew with them,
-so that a whole folder is one table to any reader.
+not end; the next one takes them out again. When a model gets new columns all its files are written anew with them, so
+that its folder is one table to any reader.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import heapq
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 
 from regime.decision import Decision, decision_bytes
 from regime.errors import CorruptionError, OperatorError
-from regime.events import AnyEvent, Observation
+from regime.events import AnyEvent, Observation, StreamKey, concerns
 from regime_service.archive.rows import (
     UTC_MS,
     Logged,
@@ -59,6 +60,8 @@ class State(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Row of the newest decision, in the store."""
     newest_ms: dict[str, int] = {}
     """Folder of observations -> newest `ts_ms` in it: an older one is late."""
+    features: dict[str, list[str]] = {}
+    """Folder of a model's observations -> its features, in the order of their columns, in every file below it."""
 
 
 class Archive:
@@ -82,7 +85,9 @@ class Archive:
 
         Returns how many events were new. All of them are there afterwards, or none.
         """
-        state = msgspec.structs.replace(self.state, newest_ms=dict(self.state.newest_ms))
+        state = msgspec.structs.replace(
+            self.state, newest_ms=dict(self.state.newest_ms), features=dict(self.state.features)
+        )
         groups: dict[tuple[str, str], list[Logged]] = {}
         count = 0
         for seq, recorded_ms, event in events:
@@ -102,12 +107,13 @@ class Archive:
         made: dict[tuple[str, str], list[tuple[int, int, Decision]]] = {}
         for row_id, seq, decision in decisions:
             state.last_decision = row_id
-            place = "/".join(("decisions", *map(folder_name, decision.key)))
-            made.setdefault((place, day_of(decision.as_of_ms)), []).append((row_id, seq, decision))
+            made.setdefault((_decisions_of(decision.key), day_of(decision.as_of_ms)), []).append(
+                (row_id, seq, decision)
+            )
+        self._grow(state, groups)
         for (place, day), rows in groups.items():
             if isinstance(rows[0].event, Observation):
-                self._grow(place, rows)
-                self._merge(place, day, observation_table(rows, self._features(place)))
+                self._merge(place, day, observation_table(rows, state.features[_model_of(place)]))
             else:
                 self._merge(place, day, event_table(type(rows[0].event), rows))
         for (place, day), served in made.items():
@@ -138,23 +144,38 @@ class Archive:
             )
         self.state.epoch = epoch
 
-    def _grow(self, place: str, rows: Sequence[Logged]) -> None:
-        """Give the older files of a stream the columns that it never had before."""
-        known = dict.fromkeys(self._features(place))
-        new = dict.fromkeys(name for row in rows for name in row.event.features if name not in known)  # type: ignore[union-attr]
-        if not new or not known:
-            return
-        wanted = observation_table([], [*known, *new]).schema
-        for file in sorted((self.folder / place).glob("*.parquet")):
-            table = read_columns(file)
-            self._write(file, pa.concat_tables([wanted.empty_table(), table], promote_options="default"))
+    def _grow(self, state: State, groups: Mapping[tuple[str, str], Sequence[Logged]]) -> None:
+        """Give every file of a model, whatever its stream and day, the columns that the model never had before.
 
-    def _features(self, place: str) -> list[str]:
-        """Features of a stream so far, in the order of their columns."""
-        newest = max((self.folder / place).glob("*.parquet"), default=None)
-        if newest is None:
-            return []
-        return [f for name in pq.read_schema(newest).names if (f := feature_of(name)) is not None]
+        So `observations/MODEL` is one table. Where files differ pandas leaves columns out without a word, and polars
+        and duckdb refuse.
+        """
+        sent: dict[str, dict[str, None]] = {}
+        for (place, _), rows in groups.items():
+            if isinstance(rows[0].event, Observation):
+                names = sent.setdefault(_model_of(place), {})
+                for row in rows:
+                    names.update(dict.fromkeys(row.event.features))  # type: ignore[union-attr]
+        for model, names in sent.items():
+            known = state.features.get(model)
+            if known is None or not names.keys() <= set(known):
+                state.features[model] = list(dict.fromkeys([*(known or self._features_found(model)), *names]))
+                self._widen(model, state.features[model])
+
+    def _features_found(self, model: str) -> list[str]:
+        """Features of a model in the files themselves, for an archive that keeps no list of them."""
+        columns = dict.fromkeys(name for file in self._files(model) for name in _names(file))
+        return [feature for name in columns if (feature := feature_of(name)) is not None]
+
+    def _widen(self, model: str, features: Sequence[str]) -> None:
+        wanted = observation_table([], features).schema
+        for file in self._files(model):
+            if _names(file) != wanted.names:
+                table = pa.concat_tables([wanted.empty_table(), read_columns(file)], promote_options="default")
+                self._write(file, table)
+
+    def _files(self, model: str) -> list[Path]:
+        return sorted((self.folder / model).rglob("*.parquet"))
 
     def _merge(self, place: str, day: str, table: pa.Table) -> None:
         file = self.folder / place / f"{day}.parquet"
@@ -195,7 +216,7 @@ class Archive:
         file = self.folder / "archive.json"
         try:
             raw = file.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return State()
         except OSError as error:
             raise OperatorError(f"the archive cannot be read: {error}") from error
@@ -227,18 +248,71 @@ class Archive:
         if expected <= self.state.last_seq:
             raise CorruptionError(f"event {expected} is missing in the archive {self.folder}: make it anew")
 
-    def _streams(self) -> Iterator[Iterator[Logged]]:
+    def of_stream(self, key: StreamKey) -> Iterator[AnyEvent]:
+        """Yield the events that concern one stream, in the order of the log, reading no more files than it takes.
+
+        `CorruptionError` names the first event of the whole archive that is missing: whose it was is not known then.
+        """
+        self._require_all()
+        market = {folder_name(key.symbol), folder_name(key.timeframe), EVERYTHING}
+        for row in heapq.merge(*self._streams(folder_name(key.model), market), key=lambda row: row.seq):
+            if row.seq > self.state.last_seq:
+                return
+            if concerns(row.event, key):
+                yield row.event
+
+    def _require_all(self) -> None:
+        there = [np.zeros(0, dtype=np.int64)]
+        for place in self._places():
+            there += [read_columns(file, "seq").column("seq").to_numpy() for file in place.glob("*.parquet")]
+        seqs = np.sort(np.concatenate(there))
+        seqs = seqs[seqs <= self.state.last_seq]
+        wanted = np.arange(1, self.state.last_seq + 1)
+        if not np.array_equal(seqs, wanted):
+            missing = np.setdiff1d(wanted, seqs)
+            raise CorruptionError(
+                f"event {missing[0]} is missing in the archive {self.folder}: make it anew" if len(missing)
+                else f"an event stands twice in the archive {self.folder}: make it anew"
+            )  # fmt: skip
+
+    def _places(self) -> list[Path]:
+        """Folders of events."""
+        found = {file.parent for file in self.folder.glob("*/**/*.parquet")}
+        return sorted(place for place in found if place.relative_to(self.folder).parts[0] != "decisions")
+
+    def _streams(self, model: str | None = None, market: Container[str] = ()) -> Iterator[Iterator[Logged]]:
         """One iterator a folder; its files by day. Within a folder the log is nearly in the order of days: what came
         late stands in an older file, so that files are merged as far as their numbers overlap."""
-        for place in sorted({file.parent for file in self.folder.glob("*/**/*.parquet")}):
-            if place.relative_to(self.folder).parts[0] != "decisions":
-                yield _in_order(sorted(place.glob("*.parquet")))
+        for place in self._places():
+            kind, *labels = place.relative_to(self.folder).parts
+            if model is not None:
+                its = labels.pop(0) if kind != "candles" else model
+                # An override is ended by a word that may name another market.
+                if its != model or (kind != "commands" and not all(label in market for label in labels)):
+                    continue
+            yield _in_order(sorted(place.glob("*.parquet")))
+
+    def traded(self) -> dict[StreamKey, int]:
+        """Return how many real trades each stream has; streams with none are not in it."""
+        found: Counter[StreamKey] = Counter()
+        for file in sorted(self.folder.glob("trades/**/*.parquet")):
+            table = read_columns(file, "seq", "shadow", *StreamKey._fields)
+            for row in table.to_pylist():
+                if row["seq"] <= self.state.last_seq and not row["shadow"]:
+                    found[StreamKey(row["model"], row["symbol"], row["timeframe"])] += 1
+        return dict(found)
 
     def decisions(self) -> Iterator[tuple[int, bytes]]:
         """Yield (number of the event, decision as bytes), in the order they were made."""
-        files = sorted(self.folder.glob("decisions/**/*.parquet"))
+        yield from self._decisions(self.folder / "decisions")
+
+    def served(self, key: StreamKey) -> list[bytes]:
+        """Return the decisions of one stream, in the order they were made."""
+        return [decision for _, decision in self._decisions(self.folder / _decisions_of(key))]
+
+    def _decisions(self, place: Path) -> Iterator[tuple[int, bytes]]:
         found: list[tuple[int, int, str]] = []
-        for file in files:
+        for file in sorted(place.rglob("*.parquet")):
             table = read_columns(file, "row", "seq", "decision")
             found += zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
         for _, seq, decision in sorted(found):
@@ -256,6 +330,15 @@ class Archive:
         except (OSError, ValueError) as error:
             raise CorruptionError(f"the reference {reference_id} of the archive cannot be read: {error}") from error
 
+    def kept(self, known: str) -> bytes:
+        """Return a reference, or limits, that an event names. Raises `CorruptionError` where it is not there."""
+        try:
+            return self.reference(known)
+        except KeyError:
+            raise CorruptionError(
+                f"the reference {known} is missing in the archive {self.folder}: make it anew"
+            ) from None
+
 
 def place_of(event: AnyEvent) -> str:
     """Return the folder of an event's kind and stream."""
@@ -263,6 +346,15 @@ def place_of(event: AnyEvent) -> str:
     kind = {"model_promoted": "promotions", "equity": "equity", "recalibrated": "references_in_force",
             "reconfigured": "configurations"}.get(kind_of(event), f"{kind_of(event)}s")  # fmt: skip
     return "/".join((kind, *(EVERYTHING if label is None else folder_name(label) for label in labels)))
+
+
+def _decisions_of(key: StreamKey) -> str:
+    return "/".join(("decisions", *map(folder_name, key)))
+
+
+def _model_of(place: str) -> str:
+    """Return the folder of all streams of a model, given the one of a stream's observations."""
+    return "/".join(place.split("/")[:2])
 
 
 def folder_name(label: str) -> str:
@@ -313,7 +405,18 @@ def read_columns(file: Path, *columns: str) -> pa.Table:
     try:
         return pq.read_table(file, columns=list(columns) or None, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise CorruptionError(f"{file} cannot be read: {error}; move the archive away, it is made anew") from error
+        raise _unreadable(file, error) from error
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(file).names)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> CorruptionError:
+    return CorruptionError(f"{file} cannot be read: {error}; move the archive away, it is made anew")
 
 
 def _decision_table(made: Sequence[tuple[int, int, Decision]]) -> pa.Table:

@@ -250,6 +250,10 @@ class _Reader:
         with source.open() as raw:
             stream = _Unzipped(raw)
             form = form or stream.form()
+            if form != "parquet" and not stream.empty and source.name.lower().endswith((".parquet", ".pq")):
+                raise OperatorError(
+                    f"{source.name}: is no Parquet file, whatever its name says; write or copy it again"
+                )
             self.tally.formats[file] = form + ("+gzip" if stream.zipped else "")
             try:
                 if form == "parquet":
@@ -518,6 +522,10 @@ class _Unzipped:
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self.torn = True
             return b""
+
+    @property
+    def empty(self) -> bool:
+        return not self._head
 
     def form(self) -> str:
         """Say what the file is by its first bytes, whatever its name."""

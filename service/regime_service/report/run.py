@@ -145,6 +145,11 @@ class Backtest:
     def trades(self) -> list[Trade]:
         return self._inputs.trades
 
+    @property
+    def notes(self) -> list[str]:
+        """Nothing that the files' own reader did not have to refuse."""
+        return []
+
     def verdicts(self, config: EngineConfig) -> list[Verdict]:
         """Return what the guard would have said to each real trade under `config`, in the order of opening."""
         config, key = _offline(config, self._inputs), self._key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regime.parity import CAUSES, Table, compare
+from regime.parity import CAUSES, TOO_FEW, Table, compare
 
 STEP = 300_000
 NAMES = ("open", "high", "low", "close", "volume", "a", "b", "flag", "probability_long", "target_1")
@@ -60,3 +60,15 @@ def test_there_is_an_answer(block: int) -> None:
         assert report.clean or not report.conclusive or report.findings[0].cause in CAUSES, seed
         assert report.live_only.rows + report.matched == report.live_rows, seed
     assert answered > 50
+
+
+def test_columns_without_a_value_are_not_called_clean() -> None:
+    times = STEP * np.arange(300)
+    nothing = np.full((300, 1), np.nan)
+    empty = Table(times, ("a",), nothing)
+    report = compare(empty, empty)
+    assert report.verdict.cause == TOO_FEW and not report.clean and not report.conclusive
+    some = np.column_stack([nothing, np.random.default_rng(1).standard_normal(300)])
+    half = compare(Table(times, ("a", "b"), some), Table(times, ("a", "b"), some))
+    assert half.clean and "1 column agrees" in half.verdict.sentence
+    assert half.verdict.evidence == ("Without any value, and so not compared: a.",)

@@ -15,6 +15,7 @@ from regime.parity import CLEAN, Table, compare
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
+import parity_worlds
 from bench_parity import without_prices
 from parity_worlds import FAULTS, STEP, clean
 
@@ -76,3 +77,10 @@ def test_without_prices_other_candles_are_told_by_features_of_one_candle(fault: 
         report = compare(without_prices(live), without_prices(backtest), step_ms=STEP)
         found.append(report.verdict.cause)
     assert found.count(fault) >= RUNS - 2, found
+
+
+@pytest.mark.parametrize("fault", ["forming-candle", "other-window", "short-warm-up", "cumulative"])
+def test_six_hours_of_candles_are_enough_for_most(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity_worlds, "ROWS", [72])
+    causes = named(FAULTS[fault], 2 * RUNS, SEED)
+    assert causes.count(fault) >= 2 * RUNS - 2, causes

@@ -197,7 +197,9 @@ def test_two_do_not_fill_one_archive(store: Path, tmp_path: Path) -> None:
         (["log", "status", "--store", "nothing.db"], "does not exist"),
         (["log", "status", "--store", "nothing.db", "--days", "0"], "at least 1"),
         (["log", "archive", "--store", "postgresql://u@h/d"], "say where the archive is"),
+        (["log", "status", "--store", "/"], "that is no file"),
         (["replay", "--archive", "nowhere"], "no archive, or an empty one"),
+        (["replay", "--archive", "/dev/null"], "no archive, or an empty one"),
         (["replay"], "--out"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -131,6 +132,25 @@ def test_a_stream_is_one_wide_table_to_any_reader_whatever_columns_grew(tmp_path
     assert table.set_index("seq")["a"].sort_index().tolist() == [event.features["a"] for event in mine]
     schemas = {tuple(pq.read_schema(file).names) for file in (tmp_path / "observations" / "m").rglob("*.parquet")}
     assert len(schemas) == 1
+
+
+def test_all_streams_of_a_model_have_the_same_columns_also_in_an_archive_without_a_list_of_them(tmp_path: Path) -> None:
+    def of(symbol: str, at: int, *names: str) -> Observation:
+        return Observation(
+            model="m", symbol=symbol, timeframe="5m", ts_ms=START + at * FIVE, features=dict.fromkeys(names, 1.0)
+        )
+
+    rows = numbered([of("BTC", 0, "a"), of("BTC", 300, "a"), of("ETH", 0, "b", "a"), of("ETH", 1, "c"), obs(1, "n")])
+    Archive(tmp_path).append(rows[:3], [])
+    state = Archive(tmp_path).state
+    assert state.features == {"observations/m": ["a", "b"]}
+    raw = msgspec.json.decode((tmp_path / "archive.json").read_bytes())
+    (tmp_path / "archive.json").write_bytes(msgspec.json.encode({**raw, "features": {}}))
+    Archive(tmp_path).append(rows[3:], [])
+    assert Archive(tmp_path).state.features == {"observations/m": ["a", "b", "c"], "observations/n": ["a"]}
+    schemas = {tuple(pq.read_schema(file).names[-3:]) for file in (tmp_path / "observations/m").rglob("*.parquet")}
+    assert schemas == {("a", "b", "c")}
+    assert read(tmp_path) == [codec.encode(event) for _, _, event in rows]
 
 
 def test_another_store_is_not_mixed_in(tmp_path: Path) -> None:

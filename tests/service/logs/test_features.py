@@ -459,6 +459,12 @@ def test_csv_json_lines_and_parquet_are_the_same(tmp_path: Path, data: st.DataOb
     assert [o.features for o in logs[0].observations] == expected
 
 
+def test_what_is_called_parquet_and_is_not_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"ts_ms,x\n0,1\n")
+    with pytest.raises(OperatorError, match=r"a\.parquet: is no Parquet file"):
+        read(tmp_path / "a.parquet")
+
+
 def test_parquet_types(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {
