@@ -426,13 +426,15 @@ class Generation:
 
     async def tidy(self) -> None:
         """End overrides that pile up: each is looked at with every event of its model."""
-        standing = list(self.target.service.overrides())
+        standing = list(self.target.service.overrides().values())
         for known in standing[:-4]:
             answer = await self.target.ask(
-                Asked("DELETE", f"/v1/overrides/{known}", b"", (HOST, *self.target.key_header))
+                Asked("DELETE", f"/v1/overrides/{known.id}", b"", (HOST, *self.target.key_header))
             )
-            if answer.status != 200:
-                self.find(f"the override {known!r} cannot be ended", None, answer)
+            # Words spoken one after the other are moments in which another one's time may come to its end.
+            over = known.until_ms is not None and known.until_ms <= self.target.clock.ms
+            if answer.status != 200 and not (answer.status == 404 and over):
+                self.find(f"the override {known.id!r} cannot be ended", None, answer)
 
     async def requests(self, count: int) -> None:
         for i in range(count):
