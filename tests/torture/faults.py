@@ -481,20 +481,21 @@ async def _(bench: Bench) -> None:
     assert (await bench.candle()).status_code == 200
 
 
-@case("the machine comes back with its clock 1 h in the past", "503", "the clock is wrong", restarts=True)
-async def _(bench: Bench) -> None:
+def _comes_back_in_the_past(bench: Bench) -> None:
     bench.service.stop()
     bench.clock.wall_s -= 3600
     bench.clock.boot()
     bench.start()
+
+
+@case("the machine comes back with its clock 1 h in the past", "503", "the clock is wrong", restarts=True)
+async def _(bench: Bench) -> None:
+    _comes_back_in_the_past(bench)
 
 
 @case("the clock that stood in the past is set right, and input has stopped", "paused", "stale", restarts=True)
 async def _(bench: Bench) -> None:
-    bench.service.stop()
-    bench.clock.wall_s -= 3600
-    bench.clock.boot()
-    bench.start()
+    _comes_back_in_the_past(bench)
     bench.clock.pass_s(4 * CANDLE_MS / 1000)
     bench.clock.wall_s += 3600
 
