@@ -163,8 +163,9 @@ class Oracle:
         self.proven_s = max(newest_ms, default=0) / 1000
 
     def restored(self, t: float, events: Mapping[str, tuple[int, bytes]]) -> None:
-        """The store was replaced: what it does not hold is let go, and the log is read anew."""
-        self.acknowledged = {key: raw for key, raw in self.acknowledged.items() if key in events}
+        """The store was replaced: what it does not hold, or holds otherwise, is let go, and the log is read anew."""
+        held = self.acknowledged
+        self.acknowledged = {key: raw for key, (_, raw) in events.items() if held.get(key) == raw}
         self.restored_s = t
         self.facts.clear()
         self.paused.clear()
