@@ -1,10 +1,12 @@
 """Durable appends in groups: the store against a bare log (write + fdatasync) of the same rows, in turns.
 
     python tests/bench/bench_store.py [--folder DIR] [--features 20] [--rounds 5] [--seconds 1] [--postgres]
+                                      [--never-tidy]
 
 The floor is a log that nothing but appends can be made of: for each event the columns that the store keeps (number,
 kind, key, time, the same SHA-256 over them, body), all of a group in one write and one fdatasync. It finds nothing
-again and knows no duplicates. With --postgres a server is started in a temporary folder, and takes turns as well.
+again and knows no duplicates. With --never-tidy SQLite's WAL is never moved into the file (a store that did so would
+fill the disk): what is left to gain there. With --postgres a server is started in a temporary folder, and takes turns.
 
 Two questions. *In flight*: so many producers, each waiting for its acknowledgement before it sends the next event, and
 one writer thread that takes what has queued up: that is how the service works, and the ratio to look at. *In hand*: a
@@ -112,7 +114,7 @@ class _CountingFiles(apsw.VFS):
         return _CountingFile(self.count, self._usual, name, flags)
 
 
-def sqlite(folder: Path) -> Writing:
+def sqlite(folder: Path, *, tidy: bool = True) -> Writing:
     store = SqliteStore(folder / "store.db")
 
     def write(items: list[Item]) -> None:
@@ -121,7 +123,7 @@ def sqlite(folder: Path) -> Writing:
             for event, raw in items:
                 offer(store, event, raw, 0)
 
-    return Writing(write, store.tidy, store.close)
+    return Writing(write, store.tidy if tidy else lambda: None, store.close)
 
 
 def postgres(server: PostgresServer) -> Writing:
@@ -205,6 +207,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="at most, of each measurement")
+    parser.add_argument("--never-tidy", action="store_true", help="leave out the checkpoints: a bound, not a store")
     parser.add_argument("--postgres", action="store_true", help="measure the PostgreSQL store, too")
     options = parser.parse_args()
     if options.postgres and programs() is None:
@@ -250,7 +253,7 @@ def compare(options: argparse.Namespace, server: PostgresServer | None) -> None:
         *(("in hand", in_hand, count) for count in (1, 16, 128)),
     ):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            logs = [sqlite(Path(folder)), bare_log(Path(folder))]
+            logs = [sqlite(Path(folder), tidy=not options.never_tidy), bare_log(Path(folder))]
             if server is not None:
                 logs.append(postgres(server))
             rates: list[list[float]] = [[] for _ in logs]
