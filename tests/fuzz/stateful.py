@@ -222,8 +222,8 @@ class Machine(RuleBasedStateMachine):
         ]
         self.pass_until(batch[-1]["ts_ms"] + CANDLE_MS)
         answer = self.post("/v1/observations", batch[0] if count == 1 else batch)
-        # A stream that begins with a backlog lives through it by the times of its candles: an operator's word that ended
-        # among them is heard, and its end as well. Others were judged by the clock before the batch was.
+        # A stream that begins with a backlog lives through it by the times of its candles: an operator's word that
+        # ended among them is heard, and its end as well. Others were judged by the clock before the batch was.
         joins = symbol not in self.streams
         stream = self.streams.setdefault(symbol, Stream())
         stream.joining = joins
