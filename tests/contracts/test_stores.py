@@ -482,6 +482,8 @@ def test_a_dead_letter_is_open_until_it_is_closed(opener: Opener) -> None:
     store = opener()
     assert store.dead_letters()[0][4:7] == ("ValueError: z", 7, 2)
     with group(store):
+        with pytest.raises(ValueError, match="no event 9"):
+            store.close_letter(letter, 9, "drop")
         store.close_letter(letter, 3, "drop")
         for again in (lambda: store.close_letter(letter, 3, "drop"), lambda: store.letter_failed_again(letter, "e")):
             with pytest.raises(ValueError, match=f"no dead letter {letter} is open"):
