@@ -402,9 +402,27 @@ def test_a_known_bad_sqlite_is_refused(path: Path, monkeypatch: Any) -> None:
     check_sqlite("4.0.0")
 
 
+def test_the_name_of_a_new_file_is_made_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[os.stat_result] = []
+    usual = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(os.fstat(handle))
+        usual(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    SqliteStore(tmp_path / "store.db").close()
+    folder = tmp_path.stat()
+    assert [os.path.samestat(one, folder) for one in synced] == [True], "else a power cut may leave it without a name"
+    SqliteStore(tmp_path / "store.db").close()
+    assert len(synced) == 1, "later it stands there"
+
+
 def test_the_settings_that_durability_rests_on_are_in_force(store: SqliteStore) -> None:
     assert store._writer.pragma("journal_mode") == "wal"
     assert store._writer.pragma("synchronous") == 2
+    assert store._writer.pragma("fullfsync") == store._writer.pragma("checkpoint_fullfsync") == 1, "for macOS"
+    assert store._writer.pragma("journal_size_limit") == 64 * 2**20, "a WAL that grew once is cut back"
     assert store._reader.readonly("main") and store.path.endswith("store.db")
 
 
