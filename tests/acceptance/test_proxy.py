@@ -144,4 +144,6 @@ def test_the_service_knows_that_there_is_tls_and_which_name_it_goes_by(proxied: 
     assert other.content == b"", "Caddy knows no such site, and passes nothing on"
 
     large = proxied.ask("POST", "/v1/observations", content=b"[" + b" " * (9 * 1024**2) + b"]")
-    assert large.status_code == 413
+    # The service refuses by the length alone and closes; a proxy that is still sending may never read why.
+    assert large.status_code in (413, 502)
+    assert proxied.ask("GET", "/readyz").status_code == 200
