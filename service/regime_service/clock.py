@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-BEHIND_MS = 60_000
-"""A bot's clock may run ahead by so much: its candles are taken (the HTTP door refuses later ones)."""
+AHEAD_MS = 60_000
+"""A bot's clock may run ahead of ours by so much: its candles are taken, later ones are refused."""
 
 
 class Clock(Protocol):
@@ -77,7 +77,7 @@ class GuardedClock:
         if not floor_s:
             return None
         wall_s = self._wall()
-        if wall_s * 1000 >= floor_s * 1000 - BEHIND_MS:
+        if wall_s * 1000 >= floor_s * 1000 - AHEAD_MS:
             self._floor_s = 0.0
             return None
         return (

@@ -27,6 +27,7 @@ from regime.decision import Decision
 from regime.errors import CallerError, FieldError, Unavailable
 from regime.events import AnyEvent, Candle, Command, Equity, Event, Observation, Recalibrated, StreamKey, Trade
 from regime.reference import Reference
+from regime_service.clock import AHEAD_MS
 from regime_service.http import docs, problems, schema
 from regime_service.http.answers import JSON_TYPE, Answers, etag, to_thresholds
 from regime_service.http.auth import Door, needed
@@ -59,8 +60,6 @@ E = TypeVar("E", bound=Event)
 VERSION = importlib.metadata.version("regimegate")
 REFERENCE_TYPES = ("application/vnd.apache.parquet", "text/csv", NDJSON)
 REFERENCE_SYNONYMS = {"application/x-parquet": REFERENCE_TYPES[0], "application/csv": REFERENCE_TYPES[1]}
-FUTURE_MS = 60_000
-"""How far ahead of ours a bot's clock may be."""
 SYMBOLS_MAX = 1_000
 OFF_LOOP_BYTES = 512 * 1024
 """A body larger than this is decoded in a worker thread: reading 8 MiB would keep everybody else waiting."""
@@ -268,10 +267,10 @@ class _Api:
         for i, event in enumerate(events):
             name = "closed_ms" if isinstance(event, Trade) else "ts_ms"
             time_ms: int = getattr(event, name)
-            if SECONDS_MAX <= time_ms <= now_ms + FUTURE_MS:
+            if SECONDS_MAX <= time_ms <= now_ms + AHEAD_MS:
                 continue
             said = "lies before 2001: that looks like seconds, and milliseconds are wanted"
-            if time_ms > now_ms + FUTURE_MS:
+            if time_ms > now_ms + AHEAD_MS:
                 said = f"is {(time_ms - now_ms) / 1000:,.0f} s in the future"
             errors.append(FieldError(name if single else f"[{i}].{name}", said))
         if errors:
@@ -291,7 +290,7 @@ class _Api:
         event_clock = self._ports.config.clock == "event"
         now_ms = self._ports.now_ms()
         trained_until_ms = query.whole("trained_until_ms")
-        if not event_clock and trained_until_ms is not None and trained_until_ms > now_ms + FUTURE_MS:
+        if not event_clock and trained_until_ms is not None and trained_until_ms > now_ms + AHEAD_MS:
             raise CallerError(
                 "trained_until_ms lies in the future: a model cannot have been trained on what has not happened yet. "
                 "Give the end of the training data in milliseconds since 1970, UTC.",
@@ -453,7 +452,7 @@ class _Api:
             command = same
         receipt = await self._ingest(request, [command], single=True)
         if receipt.duplicates and command.id not in self._ports.overrides():
-            # On event time it may have been spoken and taken back in one moment: then the log holds this very word.
+            # The log holds this very word, but for its time: it was spoken before, and taken back or its time is up.
             raise CallerError(
                 f"The override {command.id!r} was set before and has ended. Nothing was changed, and it is NOT in "
                 "force. Set it under another id, or leave the id out.",
